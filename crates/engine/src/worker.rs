@@ -1,0 +1,250 @@
+//! A worker: its share of the requests, its own cache, one decoding step after another.
+
+use crate::blocks::BlockManager;
+use crate::request::{Completion, EngineConfig, EngineError, FinishReason, Request};
+use crate::sampler;
+use aha_kernels::{Attend, BLOCK_TOKENS, CacheSpan, KvCache, Tape, linear, par};
+use aha_model::Decoder;
+use rayon::prelude::*;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// Models up to this size decode with one worker per thread, larger ones share each product between the threads.
+const SMALL_MODEL_BYTES: u64 = 96 << 20;
+
+/// What a caller may watch and stop while the engine runs.
+#[derive(Debug, Default)]
+pub struct Control {
+    /// Tokens drawn so far.
+    pub tokens: AtomicU64,
+    /// Set to end early; unfinished samples are not returned.
+    pub stop: AtomicBool,
+}
+
+/// Draws all samples of all requests; completions come in order of (request, sample).
+///
+/// # Errors
+/// A request that can never run (see [`EngineError`]); nothing is generated then.
+pub fn generate(decoder: &Decoder, requests: &[Request], config: &EngineConfig, control: &Control) -> Result<Vec<Completion>, EngineError> {
+    let workers = match config.workers {
+        0 if decoder.bytes() > SMALL_MODEL_BYTES => 1,
+        0 => rayon::current_num_threads(),
+        n => n,
+    };
+    let blocks = (config.cache_bytes / workers / decoder.cache_shape().block_bytes()).max(1);
+    for (i, r) in requests.iter().enumerate() {
+        check(decoder, i, r, blocks)?;
+    }
+    let queue = Mutex::new(requests.iter().enumerate().filter(|(_, r)| r.samples > 0).map(|(i, r)| (i, 0..r.samples)).collect());
+    let run = || Worker::new(decoder, requests, config, control, blocks).run(&queue);
+    let mut done: Vec<Completion> = if workers == 1 {
+        run()
+    } else {
+        (0..workers).into_par_iter().with_max_len(1).flat_map_iter(|_| par::serial(run)).collect()
+    };
+    done.sort_by_key(|c| (c.request, c.sample));
+    Ok(done)
+}
+
+fn needed(prompt: usize, new: usize) -> usize {
+    (prompt + new).div_ceil(BLOCK_TOKENS)
+}
+
+fn check(decoder: &Decoder, i: usize, r: &Request, blocks: usize) -> Result<(), EngineError> {
+    let vocab = decoder.config.vocab_size;
+    if r.prompt.is_empty() {
+        return Err(EngineError::EmptyPrompt(i));
+    }
+    if let Some(token) = r.prompt.iter().find(|t| **t as usize >= vocab) {
+        return Err(EngineError::Token { request: i, token: *token, vocab });
+    }
+    let p = &r.params;
+    let setting = |key, value: String, wanted| Err(EngineError::Setting { request: i, key, value, wanted });
+    if !(p.temperature >= 0.0 && p.temperature.is_finite()) {
+        return setting("temperature", p.temperature.to_string(), "0 (greedy) or above");
+    }
+    if !(p.top_p > 0.0 && p.top_p <= 1.0) {
+        return setting("top_p", p.top_p.to_string(), "above 0 and at most 1");
+    }
+    if p.max_new_tokens == 0 {
+        return setting("max_new_tokens", "0".into(), "1 or more");
+    }
+    let limit = decoder.config.max_position_embeddings;
+    if r.prompt.len() + p.max_new_tokens > limit {
+        return Err(EngineError::TooLong { request: i, prompt: r.prompt.len(), new: p.max_new_tokens, limit });
+    }
+    match needed(r.prompt.len(), p.max_new_tokens) {
+        n if n > blocks => Err(EngineError::CacheTooSmall { request: i, needed: n, blocks }),
+        _ => Ok(()),
+    }
+}
+
+/// Samples of a request that still wait.
+type Queue = Mutex<VecDeque<(usize, std::ops::Range<usize>)>>;
+
+/// One running sample.
+struct Running {
+    request: usize,
+    sample: usize,
+    blocks: Vec<u32>,
+    reserved: usize,
+    tokens: Vec<u32>,
+    logprobs: Vec<f32>,
+}
+
+struct Worker<'a> {
+    decoder: &'a Decoder,
+    requests: &'a [Request],
+    config: &'a EngineConfig,
+    control: &'a Control,
+    cache: KvCache,
+    blocks: BlockManager,
+    tape: Tape,
+    logits: Vec<f32>,
+    running: Vec<Running>,
+    done: Vec<Completion>,
+}
+
+impl<'a> Worker<'a> {
+    fn new(decoder: &'a Decoder, requests: &'a [Request], config: &'a EngineConfig, control: &'a Control, blocks: usize) -> Self {
+        Worker {
+            decoder,
+            requests,
+            config,
+            control,
+            cache: KvCache::new(decoder.cache_shape()),
+            blocks: BlockManager::new(blocks),
+            tape: Tape::new(false),
+            logits: Vec::new(),
+            running: Vec::new(),
+            done: Vec::new(),
+        }
+    }
+
+    fn run(mut self, queue: &Queue) -> Vec<Completion> {
+        while !self.control.stop.load(Ordering::Relaxed) {
+            while let Some((request, samples)) = self.admit(queue) {
+                self.start(request, samples);
+            }
+            if self.running.is_empty() {
+                break;
+            }
+            self.step();
+        }
+        self.done
+    }
+
+    /// As many waiting samples of one request as fit: running slots and cache blocks, reserved to the last token.
+    fn admit(&mut self, queue: &Queue) -> Option<(usize, std::ops::Range<usize>)> {
+        let mut queue = queue.lock().expect("no worker panics while it holds the queue");
+        let slots = self.config.max_running.max(1).saturating_sub(self.running.len());
+        let (request, samples) = queue.front_mut()?;
+        let r = &self.requests[*request];
+        let each = needed(r.prompt.len(), r.params.max_new_tokens);
+        let first = samples.start;
+        let last = first + samples.len().min(slots);
+        while samples.start < last && self.blocks.reserve(each) {
+            samples.start += 1;
+        }
+        let admitted = (*request, first..samples.start);
+        if samples.is_empty() {
+            queue.pop_front();
+        }
+        (!admitted.1.is_empty()).then_some(admitted)
+    }
+
+    /// Prefills a prompt, forks its samples and draws their first tokens.
+    fn start(&mut self, request: usize, samples: std::ops::Range<usize>) {
+        let r = &self.requests[request];
+        let total = r.prompt.len();
+        let owned: Vec<u32> = (0..total.div_ceil(BLOCK_TOKENS)).map(|_| self.blocks.take(&mut self.cache)).collect();
+        let width = self.decoder.config.hidden_size;
+        let mut last = Vec::new();
+        for start in (0..total).step_by(self.config.prefill_chunk.max(1)) {
+            let rows = (total - start).min(self.config.prefill_chunk.max(1));
+            let tokens: Arc<[u32]> = r.prompt[start..start + rows].into();
+            let positions: Arc<[u32]> = (start as u32..(start + rows) as u32).collect();
+            let spans = [CacheSpan { rows, start, blocks: &owned }];
+            let h = self.decoder.hidden(&mut self.tape, &tokens, &positions, &mut Attend::Cached { cache: &mut self.cache, spans: &spans });
+            last = self.tape.value(h)[(rows - 1) * width..].to_vec();
+            self.tape.reset();
+        }
+        let vocab = self.decoder.config.vocab_size;
+        let mut logits = vec![0f32; vocab];
+        linear::forward(&mut logits, &last, self.decoder.params.data(self.decoder.head()), vocab, width, false);
+        let reserved = needed(total, r.params.max_new_tokens);
+        let shared = total / BLOCK_TOKENS;
+        let end = samples.end;
+        for sample in samples {
+            let mut blocks = owned[..shared].to_vec();
+            if sample + 1 == end {
+                blocks = owned.clone();
+            } else {
+                blocks.iter().for_each(|b| self.blocks.share(*b));
+                if shared < owned.len() {
+                    let copy = self.blocks.take(&mut self.cache);
+                    self.cache.copy(owned[shared], copy);
+                    blocks.push(copy);
+                }
+            }
+            let mut s = Running { request, sample, blocks, reserved, tokens: Vec::new(), logprobs: Vec::new() };
+            if self.draw(&mut s, &mut logits.clone()) {
+                self.finish(s);
+            } else {
+                self.running.push(s);
+            }
+        }
+    }
+
+    /// Decodes one token of every running sample.
+    fn step(&mut self) {
+        let mut running = std::mem::take(&mut self.running);
+        let mut tokens = Vec::with_capacity(running.len());
+        let mut positions = Vec::with_capacity(running.len());
+        for s in &mut running {
+            let position = self.requests[s.request].prompt.len() + s.tokens.len() - 1;
+            if position / BLOCK_TOKENS == s.blocks.len() {
+                s.blocks.push(self.blocks.take(&mut self.cache));
+            }
+            tokens.push(*s.tokens.last().expect("a running sample has drawn a token"));
+            positions.push(position as u32);
+        }
+        let spans: Vec<CacheSpan> =
+            running.iter().zip(&positions).map(|(s, p)| CacheSpan { rows: 1, start: *p as usize, blocks: &s.blocks }).collect();
+        let mut attend = Attend::Cached { cache: &mut self.cache, spans: &spans };
+        let h = self.decoder.hidden(&mut self.tape, &tokens.into(), &positions.into(), &mut attend);
+        let (vocab, width) = (self.decoder.config.vocab_size, self.decoder.config.hidden_size);
+        let mut logits = std::mem::take(&mut self.logits);
+        logits.resize(running.len() * vocab, 0.0);
+        linear::forward(&mut logits, self.tape.value(h), self.decoder.params.data(self.decoder.head()), vocab, width, false);
+        self.tape.reset();
+        for (mut s, row) in running.into_iter().zip(logits.chunks_exact_mut(vocab)) {
+            if self.draw(&mut s, row) {
+                self.finish(s);
+            } else {
+                self.running.push(s);
+            }
+        }
+        self.logits = logits;
+    }
+
+    /// Draws a sample's next token; true when it has ended.
+    fn draw(&self, s: &mut Running, logits: &mut [f32]) -> bool {
+        let r = &self.requests[s.request];
+        let u = sampler::uniform(r.seed, s.sample as u64, s.tokens.len() as u64);
+        let (token, logprob) = sampler::sample(logits, &r.params, u);
+        s.tokens.push(token);
+        s.logprobs.push(logprob);
+        self.control.tokens.fetch_add(1, Ordering::Relaxed);
+        s.tokens.len() >= r.params.max_new_tokens || r.params.stop_tokens.contains(&token)
+    }
+
+    fn finish(&mut self, s: Running) {
+        s.blocks.iter().for_each(|b| self.blocks.release(*b));
+        self.blocks.unreserve(s.reserved);
+        let stopped = s.tokens.last().is_some_and(|t| self.requests[s.request].params.stop_tokens.contains(t));
+        let finish = if stopped { FinishReason::Stop } else { FinishReason::Length };
+        self.done.push(Completion { request: s.request, sample: s.sample, tokens: s.tokens, logprobs: s.logprobs, finish });
+    }
+}

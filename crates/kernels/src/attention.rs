@@ -1,0 +1,299 @@
+//! Causal attention over packed sequences, forward and backward.
+//!
+//! q `[T, N*H]`, k and v `[T, K*H]`, out `[T, N*H]`; N/K query heads share a key/value head. Tokens of different segments
+//! never meet. One task is one (segment, key/value head). Scores of a tile of queries are made 32 keys at a time; a row's
+//! soft-max runs over whole blocks of 32 keys with the future masked to exactly zero, which is what the cached form in
+//! `cache` does too: both give the same bits.
+
+use crate::cpu::gemm::{Extent, Left, NR, Start, gemm};
+use crate::cpu::math;
+use crate::par::{self, Shared};
+
+/// Query rows of one tile.
+pub(crate) const TILE: usize = 48;
+
+/// Boundaries of packed sequences: `cu[i]..cu[i + 1]` are the tokens of sequence i.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segments {
+    cu: Vec<usize>,
+}
+
+impl Segments {
+    /// From lengths of the sequences.
+    pub fn from_lengths(lengths: impl IntoIterator<Item = usize>) -> Self {
+        let mut cu = vec![0];
+        for l in lengths {
+            cu.push(cu[cu.len() - 1] + l);
+        }
+        Segments { cu }
+    }
+
+    /// From cumulative lengths, beginning with 0.
+    pub fn from_cumulative(cu: Vec<usize>) -> Self {
+        assert!(cu.first() == Some(&0) && cu.windows(2).all(|w| w[0] <= w[1]), "cumulative lengths must start at 0 and grow");
+        Segments { cu }
+    }
+
+    /// Total number of tokens.
+    pub fn tokens(&self) -> usize {
+        *self.cu.last().expect("never empty")
+    }
+
+    /// Number of sequences.
+    pub fn len(&self) -> usize {
+        self.cu.len() - 1
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Token range of sequence i.
+    pub fn range(&self, i: usize) -> std::ops::Range<usize> {
+        self.cu[i]..self.cu[i + 1]
+    }
+
+    /// Position of every token inside its sequence.
+    pub fn positions(&self) -> Vec<u32> {
+        (0..self.len()).flat_map(|i| 0..self.range(i).len() as u32).collect()
+    }
+}
+
+/// Widths of an attention layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Heads {
+    /// Query heads N.
+    pub query: usize,
+    /// Key/value heads K.
+    pub kv: usize,
+    /// Head width H.
+    pub dim: usize,
+    /// Factor on the scores, usually H^-0.5.
+    pub scale: f32,
+}
+
+impl Heads {
+    fn group(&self) -> usize {
+        self.query / self.kv
+    }
+}
+
+/// `[ceil(L/32)][H][32]`: rows of `src` (stride `ld`) as columns of panels, zero padded.
+fn pack_transposed(dst: &mut Vec<f32>, src: &[f32], ld: usize, len: usize, dim: usize) {
+    dst.clear();
+    dst.resize(len.div_ceil(NR) * dim * NR, 0.0);
+    for i in 0..len {
+        let panel = &mut dst[(i / NR) * dim * NR + i % NR..];
+        for (d, v) in src[i * ld..i * ld + dim].iter().enumerate() {
+            panel[d * NR] = *v;
+        }
+    }
+}
+
+/// `[ceil(H/32)][rows][32]`: rows of `src` (stride `ld`) cut into panels of 32 columns, zero padded to `rows`.
+fn pack_rows(dst: &mut Vec<f32>, src: &[f32], ld: usize, len: usize, rows: usize, dim: usize) {
+    dst.clear();
+    dst.resize(dim.div_ceil(NR) * rows * NR, 0.0);
+    for c in (0..dim).step_by(NR) {
+        let width = (dim - c).min(NR);
+        let panel = &mut dst[(c / NR) * rows * NR..];
+        for i in 0..len {
+            panel[i * NR..i * NR + width].copy_from_slice(&src[i * ld + c..i * ld + c + width]);
+        }
+    }
+}
+
+/// Scores of query rows against all key panels up to `keys`: `s[i * cap + j]`.
+unsafe fn scores(s: &mut [f32], cap: usize, q: *const f32, ld: usize, rows: usize, k_t: &[f32], dim: usize, keys: usize) {
+    for b in 0..keys / NR {
+        let e = Extent { m: rows, outer: 1, inner: dim, n: NR };
+        let a = Left { base: q, row: ld, outer: 0, inner: 1 };
+        // SAFETY: the caller gives `rows` readable query rows; panels and scratch have the sizes computed from `keys`.
+        unsafe { gemm(e, a, k_t[b * dim * NR..].as_ptr(), NR, s[b * NR..].as_mut_ptr(), cap, Start::Zero) };
+    }
+}
+
+/// out `[T, N*H]` and, for the backward, `stats` `[T, N, 2]`: the row's largest score and one over its sum.
+pub fn forward(out: &mut [f32], stats: &mut [f32], q: &[f32], k: &[f32], v: &[f32], seg: &Segments, heads: Heads) {
+    let (n, kv, dim) = (heads.query, heads.kv, heads.dim);
+    let t = seg.tokens();
+    assert!(q.len() == t * n * dim && out.len() == q.len() && k.len() == t * kv * dim && v.len() == k.len() && stats.len() == t * n * 2);
+    let (out, stats) = (Shared::new(out), Shared::new(stats));
+    par::ranges(seg.len() * kv, 1, |items| {
+        let (mut k_t, mut v_p, mut s) = (Vec::new(), Vec::new(), Vec::new());
+        for item in items {
+            let (range, g) = (seg.range(item / kv), item % kv);
+            let (t0, len) = (range.start, range.len());
+            if len == 0 {
+                continue;
+            }
+            let cap = len.next_multiple_of(NR);
+            let at = (t0 * kv + g) * dim;
+            pack_transposed(&mut k_t, &k[at..], kv * dim, len, dim);
+            pack_rows(&mut v_p, &v[at..], kv * dim, len, cap, dim);
+            s.resize(TILE * cap, 0.0);
+            for h in g * heads.group()..(g + 1) * heads.group() {
+                for r0 in (0..len).step_by(TILE) {
+                    let rows = (len - r0).min(TILE);
+                    let keys = (r0 + rows).next_multiple_of(NR);
+                    let base = (t0 + r0) * n * dim + h * dim;
+                    // SAFETY: query rows r0..r0+rows of this segment exist; scratch was sized above.
+                    unsafe { scores(&mut s, cap, q[base..].as_ptr(), n * dim, rows, &k_t, dim, keys) };
+                    for i in 0..rows {
+                        let row = &mut s[i * cap..i * cap + keys];
+                        let (max, inverse) = softmax_row(row, r0 + i, heads.scale);
+                        // SAFETY: only this task writes the statistics of head h of this segment.
+                        let st = unsafe { stats.slice(((t0 + r0 + i) * n + h) * 2, 2) };
+                        st.copy_from_slice(&[max, inverse]);
+                    }
+                    for c in (0..dim).step_by(NR) {
+                        let e = Extent { m: rows, outer: 1, inner: keys, n: (dim - c).min(NR) };
+                        let a = Left { base: s.as_ptr(), row: cap, outer: 0, inner: 1 };
+                        // SAFETY: only this task writes head h of this segment's rows; panels hold `cap >= keys` rows.
+                        unsafe { gemm(e, a, v_p[(c / NR) * cap * NR..].as_ptr(), NR, out.at(base + c), n * dim, Start::Zero) };
+                    }
+                    for i in 0..rows {
+                        // SAFETY: as above.
+                        unsafe {
+                            let inverse = stats.slice(((t0 + r0 + i) * n + h) * 2, 2)[1];
+                            math::scale(out.slice(base + i * n * dim, dim), inverse);
+                        }
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// Masks keys after `position`, turns the row into exponentials; returns (largest score, 1 / sum).
+pub(crate) fn softmax_row(row: &mut [f32], position: usize, scale: f32) -> (f32, f32) {
+    row[position + 1..].fill(f32::NEG_INFINITY);
+    let max = math::max(row);
+    (max, 1.0 / math::exp_sum(row, max, scale))
+}
+
+/// Gradients, added to d_q `[T, N*H]`, d_k and d_v `[T, K*H]`; probabilities are made again from `stats`.
+pub fn backward(
+    d_q: &mut [f32],
+    d_k: &mut [f32],
+    d_v: &mut [f32],
+    d_out: &[f32],
+    out: &[f32],
+    stats: &[f32],
+    (q, k, v): (&[f32], &[f32], &[f32]),
+    seg: &Segments,
+    heads: Heads,
+) {
+    let (n, kv, dim) = (heads.query, heads.kv, heads.dim);
+    assert!(d_q.len() == q.len() && d_k.len() == k.len() && d_v.len() == v.len() && d_out.len() == q.len() && out.len() == q.len());
+    let (d_q, d_k, d_v) = (Shared::new(d_q), Shared::new(d_k), Shared::new(d_v));
+    par::ranges(seg.len() * kv, 1, |items| {
+        let mut w = Scratch::default();
+        for item in items {
+            let (range, g) = (seg.range(item / kv), item % kv);
+            if range.is_empty() {
+                continue;
+            }
+            let at = (range.start * kv + g) * dim;
+            w.load(&k[at..], &v[at..], kv * dim, range.len(), dim);
+            for h in g * heads.group()..(g + 1) * heads.group() {
+                for r0 in (0..range.len()).step_by(TILE) {
+                    let base = (range.start + r0) * n * dim + h * dim;
+                    let stats_at = ((range.start + r0) * n + h) * 2;
+                    w.tile(&q[base..], &d_out[base..], &out[base..], &stats[stats_at..], r0, n, heads);
+                    let rows = (range.len() - r0).min(TILE);
+                    for c in (0..dim).step_by(NR) {
+                        let e = Extent { m: rows, outer: 1, inner: w.keys, n: (dim - c).min(NR) };
+                        let a = Left { base: w.d_s.as_ptr(), row: w.cap, outer: 0, inner: 1 };
+                        let panel = w.k_p[(c / NR) * w.cap * NR..].as_ptr();
+                        // SAFETY: only this task writes head h of this segment's rows.
+                        unsafe { gemm(e, a, panel, NR, d_q.at(base + c), n * dim, Start::Add) };
+                    }
+                }
+            }
+            for i in 0..range.len() {
+                // SAFETY: only this task writes key/value head g of this segment.
+                unsafe {
+                    math::add_assign(d_k.slice(at + i * kv * dim, dim), &w.d_k[i * w.wide..i * w.wide + dim]);
+                    math::add_assign(d_v.slice(at + i * kv * dim, dim), &w.d_v[i * w.wide..i * w.wide + dim]);
+                }
+            }
+        }
+    });
+}
+
+/// Buffers of one backward task, for one (segment, key/value head).
+#[derive(Default)]
+struct Scratch {
+    len: usize,
+    cap: usize,
+    keys: usize,
+    wide: usize,
+    k_t: Vec<f32>,
+    v_t: Vec<f32>,
+    k_p: Vec<f32>,
+    q_p: Vec<f32>,
+    d_o_p: Vec<f32>,
+    p: Vec<f32>,
+    d_s: Vec<f32>,
+    d_k: Vec<f32>,
+    d_v: Vec<f32>,
+}
+
+impl Scratch {
+    fn load(&mut self, k: &[f32], v: &[f32], ld: usize, len: usize, dim: usize) {
+        self.len = len;
+        self.cap = len.next_multiple_of(NR);
+        self.wide = dim.next_multiple_of(NR);
+        pack_transposed(&mut self.k_t, k, ld, len, dim);
+        pack_transposed(&mut self.v_t, v, ld, len, dim);
+        pack_rows(&mut self.k_p, k, ld, len, self.cap, dim);
+        for buffer in [&mut self.d_k, &mut self.d_v] {
+            buffer.clear();
+            buffer.resize(self.cap * self.wide, 0.0);
+        }
+        self.p.resize(TILE * self.cap, 0.0);
+        self.d_s.resize(TILE * self.cap, 0.0);
+    }
+
+    /// P and dS of one tile of queries; adds the tile's share to d_k and d_v.
+    fn tile(&mut self, q: &[f32], d_out: &[f32], out: &[f32], stats: &[f32], r0: usize, n: usize, heads: Heads) {
+        let (dim, ld, cap) = (heads.dim, n * heads.dim, self.cap);
+        let rows = (self.len - r0).min(TILE);
+        self.keys = (r0 + rows).next_multiple_of(NR);
+        // SAFETY: the slices begin at the tile's first row and hold `rows` rows of stride ld; scratch sized in `load`.
+        unsafe {
+            scores(&mut self.p, cap, q.as_ptr(), ld, rows, &self.k_t, dim, self.keys);
+            scores(&mut self.d_s, cap, d_out.as_ptr(), ld, rows, &self.v_t, dim, self.keys);
+        }
+        for i in 0..rows {
+            let p = &mut self.p[i * cap..i * cap + self.keys];
+            let d_s = &mut self.d_s[i * cap..i * cap + self.keys];
+            p[r0 + i + 1..].fill(f32::NEG_INFINITY);
+            let (max, inverse) = (stats[i * n * 2], stats[i * n * 2 + 1]);
+            let delta = math::dot(&d_out[i * ld..i * ld + dim], &out[i * ld..i * ld + dim]);
+            probabilities(p, d_s, max, inverse, delta, heads.scale);
+        }
+        pack_rows(&mut self.q_p, q, ld, rows, rows, dim);
+        pack_rows(&mut self.d_o_p, d_out, ld, rows, rows, dim);
+        for c in 0..self.wide / NR {
+            let e = Extent { m: self.keys, outer: 1, inner: rows, n: NR };
+            for (left, right, to) in [(&self.p, &self.d_o_p, &mut self.d_v), (&self.d_s, &self.q_p, &mut self.d_k)] {
+                let a = Left { base: left.as_ptr(), row: 1, outer: 0, inner: cap };
+                // SAFETY: `left` is [rows, cap], the panel [rows, 32], `to` [cap, wide].
+                unsafe { gemm(e, a, right[c * rows * NR..].as_ptr(), NR, to[c * NR..].as_mut_ptr(), self.wide, Start::Add) };
+            }
+        }
+    }
+}
+
+crate::multiversion! {
+    /// p <- soft-max probabilities of raw scores p; d_s <- p (d_p - delta) scale.
+    fn probabilities(p: &mut [f32], d_s: &mut [f32], max: f32, inverse: f32, delta: f32, scale: f32) -> () {
+        for (p, d) in p.iter_mut().zip(d_s.iter_mut()) {
+            *p = math::exp((*p - max) * scale) * inverse;
+            *d = *p * (*d - delta) * scale;
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Attention over a block cache of keys and values: prefill in any chunking and decoding in any batch.
+//!
+//! A block holds [`BLOCK_TOKENS`] tokens of every layer: keys as panels `[K][H][32]`, ready for the score product, values as
+//! `[K][ceil(H/32)][32][32]`. A sequence is a list of block numbers; sequences may share blocks of a common prefix.
+
+use crate::attention::{Heads, TILE, softmax_row};
+use crate::cpu::gemm::{Extent, Left, NR, Start, gemm};
+use crate::cpu::math;
+use crate::par::{self, Shared};
+
+/// Tokens in a cache block.
+pub const BLOCK_TOKENS: usize = NR;
+
+/// Sizes of a cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheShape {
+    /// Layers of the model.
+    pub layers: usize,
+    /// Key/value heads K.
+    pub kv_heads: usize,
+    /// Head width H.
+    pub head_dim: usize,
+}
+
+impl CacheShape {
+    fn panels(&self) -> usize {
+        self.head_dim.div_ceil(NR)
+    }
+
+    fn layer_floats(&self) -> usize {
+        self.kv_heads * (self.head_dim * NR + self.panels() * NR * NR)
+    }
+
+    /// Bytes of one block.
+    pub fn block_bytes(&self) -> usize {
+        self.layers * self.layer_floats() * 4
+    }
+}
+
+/// The blocks. Which sequence owns which block is the scheduler's business.
+#[derive(Debug)]
+pub struct KvCache {
+    shape: CacheShape,
+    blocks: Vec<Box<[f32]>>,
+}
+
+/// New tokens of one sequence: `rows` tokens from position `start` on, and the blocks that hold positions 0..start+rows.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheSpan<'a> {
+    /// Tokens in this call.
+    pub rows: usize,
+    /// Position of the first of them.
+    pub start: usize,
+    /// Block numbers of the sequence.
+    pub blocks: &'a [u32],
+}
+
+impl KvCache {
+    /// An empty cache.
+    pub fn new(shape: CacheShape) -> Self {
+        KvCache { shape, blocks: Vec::new() }
+    }
+
+    /// Sizes.
+    pub fn shape(&self) -> CacheShape {
+        self.shape
+    }
+
+    /// Number of blocks that exist.
+    pub fn len(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// Whether no block exists.
+    pub fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+
+    /// Makes one more block, zero-filled; returns its number.
+    pub fn grow(&mut self) -> u32 {
+        self.blocks.push(vec![0.0; self.shape.layers * self.shape.layer_floats()].into_boxed_slice());
+        (self.blocks.len() - 1) as u32
+    }
+
+    /// Copies block `from` into `to` (before writing into a shared one).
+    pub fn copy(&mut self, from: u32, to: u32) {
+        let source = self.blocks[from as usize].clone();
+        self.blocks[to as usize].copy_from_slice(&source);
+    }
+
+    /// Writes the spans' keys and values (`[rows, K*H]`, spans one after another) for one layer.
+    pub fn write(&mut self, layer: usize, k: &[f32], v: &[f32], spans: &[CacheSpan]) {
+        let CacheShape { kv_heads, head_dim, .. } = self.shape;
+        let (panels, base) = (self.shape.panels(), layer * self.shape.layer_floats());
+        let mut t = 0;
+        for span in spans {
+            for i in 0..span.rows {
+                let position = span.start + i;
+                let block = &mut self.blocks[span.blocks[position / NR] as usize][base..];
+                let slot = position % NR;
+                for g in 0..kv_heads {
+                    let at = ((t + i) * kv_heads + g) * head_dim;
+                    let keys = &mut block[g * head_dim * NR + slot..];
+                    for (d, x) in k[at..at + head_dim].iter().enumerate() {
+                        keys[d * NR] = *x;
+                    }
+                    let values = &mut block[kv_heads * head_dim * NR + g * panels * NR * NR..];
+                    for c in (0..head_dim).step_by(NR) {
+                        let width = (head_dim - c).min(NR);
+                        let to = (c / NR * NR + slot) * NR;
+                        values[to..to + width].copy_from_slice(&v[at + c..at + c + width]);
+                    }
+                }
+            }
+            t += span.rows;
+        }
+    }
+
+    /// out `[rows, N*H]` for the spans' queries q, each seeing its own sequence up to its own position.
+    pub fn attend(&self, layer: usize, out: &mut [f32], q: &[f32], spans: &[CacheSpan], heads: Heads) {
+        let mut first = Vec::with_capacity(spans.len());
+        let mut t = 0;
+        for span in spans {
+            first.push(t);
+            t += span.rows;
+        }
+        assert!(q.len() == t * heads.query * heads.dim && out.len() == q.len(), "cached attention: shapes");
+        let out = Shared::new(out);
+        par::ranges(spans.len() * heads.kv, 8, |items| {
+            let mut s = Vec::new();
+            for item in items {
+                let (i, g) = (item / heads.kv, item % heads.kv);
+                self.attend_head(layer, &out, q, &spans[i], first[i], g, heads, &mut s);
+            }
+        });
+    }
+
+    fn attend_head(&self, layer: usize, out: &Shared, q: &[f32], span: &CacheSpan, t0: usize, g: usize, heads: Heads, s: &mut Vec<f32>) {
+        let (n, dim, group) = (heads.query, heads.dim, heads.query / heads.kv);
+        let cap = (span.start + span.rows).next_multiple_of(NR);
+        s.resize(TILE.max(group) * cap, 0.0);
+        // One new token: the heads of the group are the rows of the product. Several: the tokens are, head by head.
+        let (tiles, stride) = if span.rows == 1 { (1, dim) } else { (group * span.rows.div_ceil(TILE), n * dim) };
+        for tile in 0..tiles {
+            let (h, r0, rows) = if span.rows == 1 {
+                (g * group, 0, group)
+            } else {
+                let r0 = tile / group * TILE;
+                (g * group + tile % group, r0, (span.rows - r0).min(TILE))
+            };
+            let position = |i: usize| span.start + if span.rows == 1 { 0 } else { r0 + i };
+            let keys = (position(rows - 1) + 1).next_multiple_of(NR);
+            let base = (t0 + r0) * n * dim + h * dim;
+            let panels = self.shape.panels();
+            let start = layer * self.shape.layer_floats();
+            let blocks = &span.blocks[..keys / NR];
+            for (b, block) in blocks.iter().enumerate() {
+                let k_t = &self.blocks[*block as usize][start + g * dim * NR..];
+                let e = Extent { m: rows, outer: 1, inner: dim, n: NR };
+                let a = Left { base: q[base..].as_ptr(), row: stride, outer: 0, inner: 1 };
+                // SAFETY: the query rows exist (asserted by the caller), the block holds dim rows of 32 keys for head g.
+                unsafe { gemm(e, a, k_t.as_ptr(), NR, s[b * NR..].as_mut_ptr(), cap, Start::Zero) };
+            }
+            let mut inverse = [0f32; 256];
+            for i in 0..rows {
+                inverse[i] = softmax_row(&mut s[i * cap..i * cap + keys], position(i), heads.scale).1;
+            }
+            for (b, block) in blocks.iter().enumerate() {
+                let values = &self.blocks[*block as usize][start + self.shape.kv_heads * dim * NR + g * panels * NR * NR..];
+                for c in (0..dim).step_by(NR) {
+                    let e = Extent { m: rows, outer: 1, inner: NR, n: (dim - c).min(NR) };
+                    let a = Left { base: s[b * NR..].as_ptr(), row: cap, outer: 0, inner: 1 };
+                    let start = if b == 0 { Start::Zero } else { Start::Chain };
+                    // SAFETY: this task alone writes these heads of this span's rows.
+                    unsafe { gemm(e, a, values[c * NR..].as_ptr(), NR, out.at(base + c), stride, start) };
+                }
+            }
+            for (i, inverse) in inverse.iter().enumerate().take(rows) {
+                // SAFETY: as above.
+                math::scale(unsafe { out.slice(base + i * stride, dim) }, *inverse);
+            }
+        }
+    }
+}

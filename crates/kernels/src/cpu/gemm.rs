@@ -1,0 +1,242 @@
+//! One matrix product, C = A B, from which every larger operation is made.
+//!
+//! B comes in panels of [`NR`] columns, `[k][NR]`, zero padded; A is read through strides, so that transposes cost nothing.
+//! An output element is the sum over k in ascending order, one fused multiply-add after another in one register: its bits
+//! do not depend on the number of rows, on the tile it falls in, or on the instruction set.
+
+use super::simd::{Isa, Lanes, Plain, isa};
+
+/// Columns of a panel of B.
+pub const NR: usize = 32;
+
+/// What the accumulators begin with and how they meet C.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// C = A B.
+    Zero,
+    /// C = C + (A B), the product summed first.
+    Add,
+    /// C = ((C + a0 b0) + a1 b1) + ..., going on where an earlier call over smaller k stopped.
+    Chain,
+}
+
+/// A strided view of A: element (i, o, p) at `base + i * row + o * outer + p * inner`; contraction over o then p.
+#[derive(Clone, Copy)]
+pub struct Left {
+    /// First element.
+    pub base: *const f32,
+    /// Distance between rows.
+    pub row: usize,
+    /// Distance between steps of the outer contraction index.
+    pub outer: usize,
+    /// Distance between steps of the inner contraction index.
+    pub inner: usize,
+}
+
+/// Extent of a product against one panel: `m` rows, `outer * inner` terms, `n <= NR` columns kept.
+#[derive(Clone, Copy)]
+pub struct Extent {
+    /// Rows of A and C.
+    pub m: usize,
+    /// Outer contraction length.
+    pub outer: usize,
+    /// Inner contraction length.
+    pub inner: usize,
+    /// Columns of C written.
+    pub n: usize,
+}
+
+/// C[m, n] (row stride `ldc`) from A and one panel B `[outer * inner][NR]` with row stride `ldb`.
+///
+/// # Safety
+/// `a` must be readable at every index of `extent`, `b` for `NR` values in each of its rows, `c` readable and writable for
+/// `extent.n` values in each of its `extent.m` rows; C must not overlap A or B.
+#[inline]
+pub unsafe fn gemm(extent: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        match isa() {
+            // SAFETY: the instruction set was detected; pointers as promised by the caller.
+            Isa::Avx512 => return unsafe { avx512(extent, a, b, ldb, c, ldc, start) },
+            // SAFETY: as above.
+            Isa::Avx2 => return unsafe { avx2(extent, a, b, ldb, c, ldc, start) },
+            Isa::Portable => {}
+        }
+    }
+    let _ = isa;
+    // SAFETY: pointers as promised by the caller; no instruction set is assumed.
+    unsafe { rows::<Plain, 4, 1>(extent, a, b, ldb, c, ldc, start) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
+unsafe fn avx512(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start) {
+    unsafe { rows::<std::arch::x86_64::__m512, 12, 2>(e, a, b, ldb, c, ldc, start) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start) {
+    unsafe { rows::<std::arch::x86_64::__m256, 6, 2>(e, a, b, ldb, c, ldc, start) }
+}
+
+/// Walks the row tiles; a partial panel goes through a small buffer so that the microkernel always writes whole vectors.
+#[inline(always)]
+unsafe fn rows<S: Lanes, const MR: usize, const NV: usize>(
+    e: Extent,
+    a: Left,
+    b: *const f32,
+    ldb: usize,
+    c: *mut f32,
+    ldc: usize,
+    start: Start,
+) {
+    let mut i = 0;
+    while i < e.m {
+        let left = Left { base: unsafe { a.base.add(i * a.row) }, ..a };
+        let rows = (e.m - i).min(MR);
+        unsafe {
+            let out = c.add(i * ldc);
+            if e.n == NR {
+                tile::<S, MR, NV>(rows, e, left, b, ldb, out, ldc, start);
+            } else {
+                let mut edge = [0f32; 12 * NR];
+                if start != Start::Zero {
+                    for r in 0..rows {
+                        std::ptr::copy_nonoverlapping(out.add(r * ldc), edge.as_mut_ptr().add(r * NR), e.n);
+                    }
+                }
+                tile::<S, MR, NV>(rows, e, left, b, ldb, edge.as_mut_ptr(), NR, start);
+                for r in 0..rows {
+                    std::ptr::copy_nonoverlapping(edge.as_ptr().add(r * NR), out.add(r * ldc), e.n);
+                }
+            }
+        }
+        i += rows;
+    }
+}
+
+/// Picks the microkernel with exactly `rows` rows.
+#[inline(always)]
+unsafe fn tile<S: Lanes, const MR: usize, const NV: usize>(
+    rows: usize,
+    e: Extent,
+    a: Left,
+    b: *const f32,
+    ldb: usize,
+    c: *mut f32,
+    ldc: usize,
+    start: Start,
+) {
+    unsafe {
+        let mut j = 0;
+        while j < NR {
+            let (b, c) = (b.add(j), c.add(j));
+            match rows {
+                12 if MR >= 12 => micro::<S, 12, NV>(e, a, b, ldb, c, ldc, start),
+                11 if MR >= 12 => micro::<S, 11, NV>(e, a, b, ldb, c, ldc, start),
+                10 if MR >= 12 => micro::<S, 10, NV>(e, a, b, ldb, c, ldc, start),
+                9 if MR >= 12 => micro::<S, 9, NV>(e, a, b, ldb, c, ldc, start),
+                8 if MR >= 12 => micro::<S, 8, NV>(e, a, b, ldb, c, ldc, start),
+                7 if MR >= 12 => micro::<S, 7, NV>(e, a, b, ldb, c, ldc, start),
+                6 if MR >= 6 => micro::<S, 6, NV>(e, a, b, ldb, c, ldc, start),
+                5 if MR >= 6 => micro::<S, 5, NV>(e, a, b, ldb, c, ldc, start),
+                4 => micro::<S, 4, NV>(e, a, b, ldb, c, ldc, start),
+                3 => micro::<S, 3, NV>(e, a, b, ldb, c, ldc, start),
+                2 => micro::<S, 2, NV>(e, a, b, ldb, c, ldc, start),
+                _ => micro::<S, 1, NV>(e, a, b, ldb, c, ldc, start),
+            }
+            j += S::WIDTH * NV;
+        }
+    }
+}
+
+/// The innermost loop: R rows by NV vectors of accumulators in registers.
+#[inline(always)]
+unsafe fn micro<S: Lanes, const R: usize, const NV: usize>(
+    e: Extent,
+    a: Left,
+    b: *const f32,
+    ldb: usize,
+    c: *mut f32,
+    ldc: usize,
+    start: Start,
+) {
+    unsafe {
+        let mut acc = [[S::splat(0.0); NV]; R];
+        if start == Start::Chain {
+            for r in 0..R {
+                for v in 0..NV {
+                    acc[r][v] = S::load(c.add(r * ldc + v * S::WIDTH));
+                }
+            }
+        }
+        let mut bp = b;
+        for o in 0..e.outer {
+            let mut ap = a.base.add(o * a.outer);
+            for _ in 0..e.inner {
+                let mut bv = [S::splat(0.0); NV];
+                for v in 0..NV {
+                    bv[v] = S::load(bp.add(v * S::WIDTH));
+                }
+                for r in 0..R {
+                    let x = S::splat(*ap.add(r * a.row));
+                    for v in 0..NV {
+                        acc[r][v] = acc[r][v].fma(x, bv[v]);
+                    }
+                }
+                ap = ap.add(a.inner);
+                bp = bp.add(ldb);
+            }
+        }
+        for r in 0..R {
+            for v in 0..NV {
+                let at = c.add(r * ldc + v * S::WIDTH);
+                let sum = if start == Start::Add { S::load(at).add(acc[r][v]) } else { acc[r][v] };
+                sum.store(at);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise(n: usize, seed: u32) -> Vec<f32> {
+        let mut s = seed.wrapping_mul(747796405).wrapping_add(1);
+        (0..n)
+            .map(|_| {
+                s = s.wrapping_mul(1664525).wrapping_add(1013904223);
+                (s >> 8) as f32 / (1 << 23) as f32 - 1.0
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_shape_equals_the_sequential_fused_sum_bit_for_bit() {
+        for (m, k, n) in [(1, 1, 1), (1, 7, 32), (5, 33, 17), (12, 64, 32), (13, 5, 31), (25, 128, 9), (37, 40, 32)] {
+            let (a, b) = (noise(m * k, 1), noise(k * NR, 2));
+            for start in [Start::Zero, Start::Add, Start::Chain] {
+                let mut c = noise(m * n, 3);
+                let want: Vec<f32> = (0..m * n)
+                    .map(|at| {
+                        let (i, j) = (at / n, at % n);
+                        let begin = if start == Start::Chain { c[at] } else { 0.0 };
+                        let sum = (0..k).fold(begin, |s, p| a[i * k + p].mul_add(b[p * NR + j], s));
+                        if start == Start::Add { c[at] + sum } else { sum }
+                    })
+                    .collect();
+                let e = Extent { m, outer: 1, inner: k, n };
+                let left = Left { base: a.as_ptr(), row: k, outer: 0, inner: 1 };
+                // SAFETY: buffers have the sizes that extent and strides name.
+                unsafe { gemm(e, left, b.as_ptr(), NR, c.as_mut_ptr(), n, start) };
+                assert_eq!(c, want, "{m} {k} {n} {start:?}");
+                let mut portable = noise(m * n, 3);
+                // SAFETY: as above.
+                unsafe { rows::<Plain, 4, 1>(e, left, b.as_ptr(), NR, portable.as_mut_ptr(), n, start) };
+                assert_eq!(portable, want, "portable {m} {k} {n} {start:?}");
+            }
+        }
+    }
+}

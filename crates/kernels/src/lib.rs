@@ -1,0 +1,28 @@
+//! The compute of aha: fused operations, each with its backward beside it, and the tape that composes them.
+//!
+//! Legend of shape suffixes: B batch, T tokens (packed over sequences), D model width, N query heads, K key/value heads,
+//! H head width, F feed-forward width, V vocabulary. All buffers are row-major `f32` unless a type says otherwise.
+//!
+//! One promise runs through every file: the value of an output row depends on that row's inputs alone, in an order of
+//! summation that is fixed, never on the batch around it or on the number of threads. That is what makes the generator's
+//! log-probabilities equal to the trainer's, bit for bit.
+
+pub mod adamw;
+pub mod attention;
+pub mod cache;
+pub mod cpu;
+pub mod embedding;
+pub mod linear;
+pub mod logprob;
+pub mod norm;
+pub mod par;
+pub mod params;
+pub mod rope;
+pub mod swiglu;
+pub mod tape;
+
+pub use adamw::{AdamW, AdamWConfig};
+pub use attention::Segments;
+pub use cache::{CacheShape, CacheSpan, KvCache, BLOCK_TOKENS};
+pub use params::{Gradients, Init, Layout, Param, ParamId, ParamStore};
+pub use tape::{Attend, Tape, Var};

@@ -1,0 +1,229 @@
+//! Linear layers over panel weights: y = x W^T (+ b) (+ residual), and both gradients.
+//!
+//! Shapes: x `[m, k]`, W `[n, k]` as panels, y `[m, n]`. Sums run over k (forward), n (input gradient) and m (weight
+//! gradient) in ascending order, so no result depends on how the work was split.
+
+use crate::cpu::gemm::{Extent, Left, NR, Start, gemm};
+use crate::par::{self, Shared};
+
+/// Rows of x that one task takes while a panel stays in cache.
+const ROW_BLOCK: usize = 96;
+/// Tokens summed before a weight-gradient tile goes back to memory.
+const TOKEN_BLOCK: usize = 256;
+
+/// y `[m, n]` = x `[m, k]` W^T, or y += x W^T with `add` (the product is summed first, then added).
+pub fn forward(y: &mut [f32], x: &[f32], w: &[f32], n: usize, k: usize, add: bool) {
+    let m = x.len() / k;
+    assert!(y.len() == m * n && w.len() == n.div_ceil(NR) * NR * k, "linear: shapes");
+    let panels = n.div_ceil(NR);
+    let start = if add { Start::Add } else { Start::Zero };
+    let out = Shared::new(y);
+    let run = |rows: std::ops::Range<usize>, cols: std::ops::Range<usize>| {
+        let mut r = rows.start;
+        while r < rows.end {
+            let m = (rows.end - r).min(ROW_BLOCK);
+            for p in cols.clone() {
+                let e = Extent { m, outer: 1, inner: k, n: (n - p * NR).min(NR) };
+                let a = Left { base: x[r * k..].as_ptr(), row: k, outer: 0, inner: 1 };
+                // SAFETY: rows r..r+m of x and y and panel p of w exist (asserted); tasks own disjoint rows or columns.
+                unsafe { gemm(e, a, w[p * NR * k..].as_ptr(), NR, out.at(r * n + p * NR), n, start) };
+            }
+            r += m;
+        }
+    };
+    if m >= par::threads() * 24 {
+        par::ranges(m, 24.max(ROW_BLOCK.min(m / (2 * par::threads()))), |rows| run(rows, 0..panels));
+    } else {
+        par::ranges(panels, (1_usize << 15).div_ceil(k * m.max(1) * NR).max(1), |cols| run(0..m, cols));
+    }
+}
+
+/// Adds a bias `[n]` to every row of y `[m, n]`.
+pub fn add_bias(y: &mut [f32], b: &[f32]) {
+    for row in y.chunks_exact_mut(b.len()) {
+        crate::cpu::math::add_assign(row, b);
+    }
+}
+
+/// d_b `[n]` += column sums of d_y `[m, n]`.
+pub fn bias_backward(d_b: &mut [f32], d_y: &[f32]) {
+    let n = d_b.len();
+    let out = Shared::new(d_b);
+    par::ranges(n, 256, |cols| {
+        // SAFETY: each task owns its own columns.
+        let d_b = unsafe { out.slice(cols.start, cols.len()) };
+        for row in d_y.chunks_exact(n) {
+            crate::cpu::math::add_assign(d_b, &row[cols.clone()]);
+        }
+    });
+}
+
+/// d_x `[m, k]` += d_y `[m, n]` W. Works on transposed tiles of 32 rows, so that W is read as it lies.
+pub fn backward_input(d_x: &mut [f32], d_y: &[f32], w: &[f32], n: usize, k: usize) {
+    let m = d_y.len() / n;
+    assert!(d_x.len() == m * k && w.len() == n.div_ceil(NR) * NR * k, "linear backward: shapes");
+    let panels = n.div_ceil(NR);
+    let tiles = m.div_ceil(NR);
+    let out = Shared::new(d_x);
+    // Few rows: split the input width instead, so that all threads work.
+    let k_step = if tiles >= par::threads() * 2 { k } else { k.div_ceil(par::threads() * 2).next_multiple_of(12) };
+    let k_pieces = k.div_ceil(k_step);
+    par::ranges(tiles * k_pieces, 1, |tasks| {
+        let mut t_ny = vec![0f32; panels * NR * NR];
+        let mut t_kx = vec![0f32; k_step * NR];
+        let mut loaded = usize::MAX;
+        for task in tasks {
+            let (tile, piece) = (task / k_pieces, task % k_pieces);
+            let (r, rows) = (tile * NR, (m - tile * NR).min(NR));
+            if loaded != tile {
+                transpose_in(&mut t_ny, &d_y[r * n..(r + rows) * n], n);
+                loaded = tile;
+            }
+            let (k0, k1) = (piece * k_step, ((piece + 1) * k_step).min(k));
+            let e = Extent { m: k1 - k0, outer: panels, inner: NR, n: NR };
+            let a = Left { base: w[k0 * NR..].as_ptr(), row: NR, outer: k * NR, inner: 1 };
+            // SAFETY: w has `panels` panels of k rows; the scratch tiles have k_step and n rows of NR.
+            unsafe { gemm(e, a, t_ny.as_ptr(), NR, t_kx.as_mut_ptr(), NR, Start::Zero) };
+            for i in 0..rows {
+                // SAFETY: this task alone writes columns k0..k1 of rows r..r+rows.
+                let row = unsafe { out.slice((r + i) * k + k0, k1 - k0) };
+                for (j, v) in row.iter_mut().enumerate() {
+                    *v += t_kx[j * NR + i];
+                }
+            }
+        }
+    });
+}
+
+/// `t[j][i] = rows[i][j]` for up to 32 rows of width n; missing rows become zero.
+fn transpose_in(t: &mut [f32], rows: &[f32], n: usize) {
+    let count = rows.len() / n;
+    for j0 in (0..n).step_by(16) {
+        for j in j0..(j0 + 16).min(n) {
+            let line = &mut t[j * NR..(j + 1) * NR];
+            for (i, v) in line.iter_mut().enumerate() {
+                *v = if i < count { rows[i * n + j] } else { 0.0 };
+            }
+        }
+    }
+    t[n * NR..].fill(0.0);
+}
+
+/// d_w (panels of `[n, k]`) += d_y^T x, summed over tokens in order.
+pub fn backward_weight(d_w: &mut [f32], d_y: &[f32], x: &[f32], n: usize, k: usize) {
+    let m = d_y.len() / n;
+    assert!(x.len() == m * k && d_w.len() == n.div_ceil(NR) * NR * k, "linear weight gradient: shapes");
+    let panels = n.div_ceil(NR);
+    let k_pieces = if panels >= par::threads() * 2 { 1 } else { (par::threads() * 2).div_ceil(panels) };
+    let k_step = k.div_ceil(k_pieces).next_multiple_of(12).min(k);
+    let k_pieces = k.div_ceil(k_step);
+    let out = Shared::new(d_w);
+    par::ranges(panels * k_pieces, 1, |tasks| {
+        let mut block = vec![0f32; TOKEN_BLOCK * NR];
+        let first = tasks.start;
+        for t0 in (0..m).step_by(TOKEN_BLOCK) {
+            let tokens = (m - t0).min(TOKEN_BLOCK);
+            let mut packed = usize::MAX;
+            for task in first..tasks.end {
+                let (p, piece) = (task / k_pieces, task % k_pieces);
+                let width = (n - p * NR).min(NR);
+                if packed != p {
+                    for t in 0..tokens {
+                        let at = (t0 + t) * n + p * NR;
+                        block[t * NR..t * NR + width].copy_from_slice(&d_y[at..at + width]);
+                        block[t * NR + width..(t + 1) * NR].fill(0.0);
+                    }
+                    packed = p;
+                }
+                let (k0, k1) = (piece * k_step, ((piece + 1) * k_step).min(k));
+                let e = Extent { m: k1 - k0, outer: 1, inner: tokens, n: NR };
+                let a = Left { base: x[t0 * k + k0..].as_ptr(), row: 1, outer: 0, inner: k };
+                // SAFETY: x has rows t0..t0+tokens; this task alone writes rows k0..k1 of panel p.
+                unsafe { gemm(e, a, block.as_ptr(), NR, out.at((p * k + k0) * NR), NR, Start::Add) };
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::params::Layout;
+
+    /// Deterministic noise in [-1, 1).
+    pub(crate) fn noise(n: usize, seed: u64) -> Vec<f32> {
+        let mut s = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        (0..n)
+            .map(|_| {
+                s ^= s << 13;
+                s ^= s >> 7;
+                s ^= s << 17;
+                (s >> 40) as f32 / (1 << 23) as f32 - 1.0
+            })
+            .collect()
+    }
+
+    fn close(a: &[f32], b: &[f64], tolerance: f64) {
+        assert_eq!(a.len(), b.len());
+        for (i, (x, y)) in a.iter().zip(b).enumerate() {
+            assert!((f64::from(*x) - y).abs() < tolerance, "at {i}: {x} {y}");
+        }
+    }
+
+    #[test]
+    fn all_three_products_equal_the_reference_on_odd_shapes() {
+        for (m, n, k) in [(1, 5, 3), (3, 32, 40), (33, 70, 17), (100, 31, 65), (300, 64, 24)] {
+            let (x, w, d_y) = (noise(m * k, 1), noise(n * k, 2), noise(m * n, 3));
+            let layout = Layout::Panels { n, k };
+            let panels = layout.store(w.clone());
+            let at = |v: &[f32], i: usize| f64::from(v[i]);
+            let mut y = noise(m * n, 4);
+            let want: Vec<f64> = (0..m * n)
+                .map(|i| at(&y, i) + (0..k).map(|p| at(&x, i / n * k + p) * at(&w, i % n * k + p)).sum::<f64>())
+                .collect();
+            forward(&mut y, &x, &panels, n, k, true);
+            close(&y, &want, 1e-4);
+            let mut d_x = vec![0.5; m * k];
+            let want: Vec<f64> = (0..m * k)
+                .map(|i| 0.5 + (0..n).map(|p| at(&d_y, i / k * n + p) * at(&w, p * k + i % k)).sum::<f64>())
+                .collect();
+            backward_input(&mut d_x, &d_y, &panels, n, k);
+            close(&d_x, &want, 1e-4);
+            let mut d_w = layout.store(vec![0.25; n * k]);
+            let want: Vec<f64> = (0..n * k)
+                .map(|i| 0.25 + (0..m).map(|p| at(&d_y, p * n + i / k) * at(&x, p * k + i % k)).sum::<f64>())
+                .collect();
+            backward_weight(&mut d_w, &d_y, &x, n, k);
+            close(&layout.load(&d_w), &want, 2e-4);
+        }
+    }
+
+    #[test]
+    fn a_row_has_the_same_bits_in_any_batch_and_on_one_thread() {
+        let (n, k) = (70, 129);
+        let (x, w) = (noise(300 * k, 5), Layout::Panels { n, k }.store(noise(n * k, 6)));
+        let mut all = vec![0.0; 300 * n];
+        forward(&mut all, &x, &w, n, k, false);
+        let mut alone = vec![0.0; 300 * n];
+        crate::par::serial(|| forward(&mut alone, &x, &w, n, k, false));
+        assert_eq!(all, alone);
+        for row in [0, 7, 299] {
+            let mut y = vec![0.0; n];
+            forward(&mut y, &x[row * k..(row + 1) * k], &w, n, k, false);
+            assert_eq!(y, all[row * n..(row + 1) * n]);
+        }
+    }
+
+    #[test]
+    fn gradients_do_not_depend_on_threads() {
+        let (m, n, k) = (700, 70, 130);
+        let (x, d_y, w) = (noise(m * k, 5), noise(m * n, 6), Layout::Panels { n, k }.store(noise(n * k, 7)));
+        let run = || {
+            let (mut d_w, mut d_x) = (vec![0.0; w.len()], vec![0.0; m * k]);
+            backward_weight(&mut d_w, &d_y, &x, n, k);
+            backward_input(&mut d_x, &d_y, &w, n, k);
+            (d_w, d_x)
+        };
+        assert_eq!(run(), crate::par::serial(run));
+    }
+}

@@ -1,0 +1,272 @@
+//! Parameters and their gradients, kept in the layout the kernels read.
+//!
+//! A linear weight `[n, k]` (Hugging Face order: output, input) is stored once, as panels `[ceil(n/32)][k][32]`: the forward
+//! product streams it, its gradient is made in the same layout, and the optimizer works on it element by element. Padding
+//! is zero and stays zero.
+
+use crate::cpu::NR;
+
+/// Index of a parameter in its store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ParamId(pub usize);
+
+/// How a parameter's values lie in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// Matrix `[n, k]` as panels `[ceil(n/32)][k][32]`.
+    Panels {
+        /// Output width.
+        n: usize,
+        /// Input width.
+        k: usize,
+    },
+    /// Matrix `[rows, cols]`, row-major (embedding tables).
+    Rows {
+        /// Number of rows.
+        rows: usize,
+        /// Width of a row.
+        cols: usize,
+    },
+    /// Vector of `n` values (norm weights, biases).
+    Vector {
+        /// Length.
+        n: usize,
+    },
+}
+
+impl Layout {
+    /// Values stored, padding included.
+    pub fn stored(&self) -> usize {
+        match *self {
+            Layout::Panels { n, k } => n.div_ceil(NR) * NR * k,
+            Layout::Rows { rows, cols } => rows * cols,
+            Layout::Vector { n } => n,
+        }
+    }
+
+    /// Logical shape, as in a checkpoint.
+    pub fn shape(&self) -> Vec<usize> {
+        match *self {
+            Layout::Panels { n, k } => vec![n, k],
+            Layout::Rows { rows, cols } => vec![rows, cols],
+            Layout::Vector { n } => vec![n],
+        }
+    }
+
+    /// From row-major values of [`Layout::shape`] to the stored order.
+    pub fn store(&self, values: Vec<f32>) -> Vec<f32> {
+        match *self {
+            Layout::Panels { n, k } => {
+                let mut out = vec![0.0; self.stored()];
+                for (row, x) in values.chunks_exact(k.max(1)).enumerate().take(n) {
+                    let panel = &mut out[(row / NR) * NR * k..];
+                    for (j, v) in x.iter().enumerate() {
+                        panel[j * NR + row % NR] = *v;
+                    }
+                }
+                out
+            }
+            _ => values,
+        }
+    }
+
+    /// From the stored order back to row-major values.
+    pub fn load(&self, stored: &[f32]) -> Vec<f32> {
+        match *self {
+            Layout::Panels { n, k } => {
+                let mut out = vec![0.0; n * k];
+                for (row, x) in out.chunks_exact_mut(k.max(1)).enumerate() {
+                    let panel = &stored[(row / NR) * NR * k..];
+                    for (j, v) in x.iter_mut().enumerate() {
+                        *v = panel[j * NR + row % NR];
+                    }
+                }
+                out
+            }
+            _ => stored.to_vec(),
+        }
+    }
+}
+
+/// A named parameter.
+#[derive(Clone, Debug)]
+pub struct Param {
+    /// Hugging Face tensor name.
+    pub name: String,
+    /// Layout of `data`.
+    pub layout: Layout,
+    /// Values in that layout.
+    pub data: Vec<f32>,
+    /// Whether gradients are made and the optimizer changes it.
+    pub trainable: bool,
+}
+
+/// How a fresh parameter begins.
+#[derive(Clone, Copy, Debug)]
+pub enum Init {
+    /// All zero.
+    Zero,
+    /// All one.
+    One,
+    /// Normal with this standard deviation, from (seed, name).
+    Normal {
+        /// Standard deviation.
+        std: f32,
+        /// Run seed.
+        seed: u64,
+    },
+}
+
+/// All parameters of a model. `version` changes whenever values do, so that caches of old values can be dropped.
+#[derive(Clone, Debug, Default)]
+pub struct ParamStore {
+    params: Vec<Param>,
+    /// Counts updates of the values.
+    pub version: u64,
+}
+
+impl ParamStore {
+    /// Adds a parameter with row-major values.
+    pub fn add(&mut self, name: impl Into<String>, layout: Layout, values: Vec<f32>) -> ParamId {
+        assert_eq!(values.len(), layout.shape().iter().product::<usize>(), "values do not fill the layout");
+        self.params.push(Param { name: name.into(), layout, data: layout.store(values), trainable: true });
+        ParamId(self.params.len() - 1)
+    }
+
+    /// Adds a parameter with fresh values.
+    pub fn init(&mut self, name: impl Into<String>, layout: Layout, init: Init) -> ParamId {
+        let name = name.into();
+        let count = layout.shape().iter().product();
+        let values = match init {
+            Init::Zero => vec![0.0; count],
+            Init::One => vec![1.0; count],
+            Init::Normal { std, seed } => normal(count, std, seed, &name),
+        };
+        self.add(name, layout, values)
+    }
+
+    /// The parameter.
+    pub fn get(&self, id: ParamId) -> &Param {
+        &self.params[id.0]
+    }
+
+    /// The parameter, to be changed; raises the version.
+    pub fn get_mut(&mut self, id: ParamId) -> &mut Param {
+        self.version += 1;
+        &mut self.params[id.0]
+    }
+
+    /// Values of a parameter in their layout.
+    pub fn data(&self, id: ParamId) -> &[f32] {
+        &self.params[id.0].data
+    }
+
+    /// All parameters in order.
+    pub fn iter(&self) -> impl Iterator<Item = (ParamId, &Param)> {
+        self.params.iter().enumerate().map(|(i, p)| (ParamId(i), p))
+    }
+
+    /// Number of parameters (tensors).
+    pub fn len(&self) -> usize {
+        self.params.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.params.is_empty()
+    }
+
+    /// Copies all values from a store of the same shape.
+    pub fn copy_from(&mut self, other: &ParamStore) {
+        for (a, b) in self.params.iter_mut().zip(&other.params) {
+            a.data.copy_from_slice(&b.data);
+        }
+        self.version += 1;
+    }
+}
+
+/// Standard normal values times `std`, a function of (seed, name) alone (Box-Muller over splitmix64).
+fn normal(count: usize, std: f32, seed: u64, name: &str) -> Vec<f32> {
+    let mut state = name.bytes().fold(seed ^ 0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    let mut uniform = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    };
+    let mut out = Vec::with_capacity(count + 1);
+    while out.len() < count {
+        let radius = (-2.0 * (1.0 - uniform()).ln()).sqrt();
+        let angle = std::f64::consts::TAU * uniform();
+        out.push((radius * angle.cos()) as f32 * std);
+        out.push((radius * angle.sin()) as f32 * std);
+    }
+    out.truncate(count);
+    out
+}
+
+/// Gradients in the layouts of their parameters; empty for frozen ones.
+#[derive(Clone, Debug, Default)]
+pub struct Gradients {
+    data: Vec<Vec<f32>>,
+}
+
+impl Gradients {
+    /// Zero gradients for every trainable parameter.
+    pub fn new(params: &ParamStore) -> Self {
+        let data = params.params.iter().map(|p| if p.trainable { vec![0.0; p.data.len()] } else { Vec::new() }).collect();
+        Gradients { data }
+    }
+
+    /// Sets all to zero.
+    pub fn zero(&mut self) {
+        for d in &mut self.data {
+            d.fill(0.0);
+        }
+    }
+
+    /// Gradient of a parameter, `None` when it is frozen.
+    pub fn get_mut(&mut self, id: ParamId) -> Option<&mut [f32]> {
+        let d = &mut self.data[id.0];
+        if d.is_empty() { None } else { Some(d) }
+    }
+
+    /// Gradient of a parameter (empty when frozen).
+    pub fn get(&self, id: ParamId) -> &[f32] {
+        &self.data[id.0]
+    }
+
+    /// L2 norm over everything, summed in parameter order in f64.
+    pub fn norm(&self) -> f64 {
+        self.data.iter().map(|d| crate::cpu::math::sum_squares(d)).sum::<f64>().sqrt()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn panels_round_trip_and_pad_with_zeros() {
+        for (n, k) in [(1, 1), (31, 5), (32, 7), (70, 3)] {
+            let values: Vec<f32> = (0..n * k).map(|i| i as f32 + 1.0).collect();
+            let layout = Layout::Panels { n, k };
+            let stored = layout.store(values.clone());
+            assert_eq!(stored.len(), layout.stored());
+            assert_eq!(layout.load(&stored), values);
+            assert_eq!(stored.iter().filter(|v| **v == 0.0).count(), layout.stored() - n * k);
+        }
+    }
+
+    #[test]
+    fn normal_init_depends_on_seed_and_name_only() {
+        let a = normal(20_001, 0.5, 1, "w");
+        assert_eq!(a, normal(20_001, 0.5, 1, "w"));
+        assert_ne!(a, normal(20_001, 0.5, 2, "w"));
+        assert_ne!(a, normal(20_001, 0.5, 1, "v"));
+        let mean = a.iter().map(|v| f64::from(*v)).sum::<f64>() / a.len() as f64;
+        let var = a.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / a.len() as f64;
+        assert!(mean.abs() < 0.02 && (var.sqrt() - 0.5).abs() < 0.01, "{mean} {var}");
+    }
+}

@@ -1,0 +1,41 @@
+//! SwiGLU's gate: out = silu(g) u, element by element.
+
+use crate::cpu::math::exp;
+use crate::multiversion;
+use crate::par::{self, Shared};
+
+const GRAIN: usize = 1 << 14;
+
+multiversion! {
+    fn piece_forward(out: &mut [f32], g: &[f32], u: &[f32]) -> () {
+        for ((o, g), u) in out.iter_mut().zip(g).zip(u) { *o = *g / (1.0 + exp(-*g)) * *u; }
+    }
+}
+
+multiversion! {
+    fn piece_backward(d_g: &mut [f32], d_u: &mut [f32], d_out: &[f32], g: &[f32], u: &[f32]) -> () {
+        for i in 0..g.len() {
+            let s = 1.0 / (1.0 + exp(-g[i]));
+            d_g[i] += d_out[i] * u[i] * s * (1.0 + g[i] * (1.0 - s));
+            d_u[i] += d_out[i] * g[i] * s;
+        }
+    }
+}
+
+/// out = silu(g) u.
+pub fn forward(out: &mut [f32], g: &[f32], u: &[f32]) {
+    assert!(out.len() == g.len() && g.len() == u.len(), "swiglu: shapes");
+    let to = Shared::new(out);
+    // SAFETY: each task owns its range.
+    par::ranges(g.len(), GRAIN, |r| piece_forward(unsafe { to.slice(r.start, r.len()) }, &g[r.clone()], &u[r]));
+}
+
+/// d_g += and d_u += of the forward.
+pub fn backward(d_g: &mut [f32], d_u: &mut [f32], d_out: &[f32], g: &[f32], u: &[f32]) {
+    let (to_g, to_u) = (Shared::new(d_g), Shared::new(d_u));
+    par::ranges(g.len(), GRAIN, |r| {
+        // SAFETY: each task owns its range.
+        let (d_g, d_u) = unsafe { (to_g.slice(r.start, r.len()), to_u.slice(r.start, r.len())) };
+        piece_backward(d_g, d_u, &d_out[r.clone()], &g[r.clone()], &u[r]);
+    });
+}

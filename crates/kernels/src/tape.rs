@@ -1,0 +1,292 @@
+//! The tape: it runs operations forward, remembers them when gradients are wanted, and plays them backwards.
+//!
+//! The decoder is written once against it. In inference nothing is remembered and a value returns to the pool of buffers
+//! as soon as it is released; after the first step a run allocates nothing new.
+
+use crate::attention::{self, Heads, Segments};
+use crate::cache::{CacheSpan, KvCache};
+use crate::params::{Gradients, ParamId, ParamStore};
+use crate::rope::Rope;
+use crate::{embedding, linear, logprob, norm, swiglu};
+use std::sync::Arc;
+
+/// A value on the tape: a matrix of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Var(usize);
+
+/// What attention sees besides its own tokens.
+pub enum Attend<'a> {
+    /// Packed sequences from their beginning; the form that training uses.
+    Packed(Arc<Segments>),
+    /// New tokens of sequences whose past lies in a cache.
+    Cached {
+        /// The cache, written and read.
+        cache: &'a mut KvCache,
+        /// Which rows belong to which sequence.
+        spans: &'a [CacheSpan<'a>],
+    },
+}
+
+enum Op {
+    Embedding { table: ParamId, tokens: Arc<[u32]>, out: Var },
+    Linear { x: Var, weight: ParamId, bias: Option<ParamId>, residual: Option<Var>, out: Var },
+    Norm { x: Var, weight: ParamId, rstd: Vec<f32>, out: Var },
+    Rope { x: Var, rope: Arc<Rope>, positions: Arc<[u32]> },
+    Attention { q: Var, k: Var, v: Var, stats: Vec<f32>, segments: Arc<Segments>, heads: Heads, out: Var },
+    SwiGlu { gate: Var, up: Var, out: Var },
+    Select { x: Var, rows: Arc<[u32]>, out: Var },
+}
+
+/// Values, remembered operations and reusable buffers.
+#[derive(Default)]
+pub struct Tape {
+    recording: bool,
+    values: Vec<Option<Vec<f32>>>,
+    ops: Vec<Op>,
+    pool: Vec<Vec<f32>>,
+}
+
+impl Tape {
+    /// A tape that remembers (training) or not (inference).
+    pub fn new(recording: bool) -> Self {
+        Tape { recording, ..Tape::default() }
+    }
+
+    /// Forgets all values and operations, keeps their buffers.
+    pub fn reset(&mut self) {
+        let values = std::mem::take(&mut self.values);
+        self.pool.extend(values.into_iter().flatten());
+        for op in std::mem::take(&mut self.ops) {
+            match op {
+                Op::Norm { rstd: buffer, .. } | Op::Attention { stats: buffer, .. } => self.pool.push(buffer),
+                _ => {}
+            }
+        }
+    }
+
+    /// A buffer of this length; old contents unless `zero`.
+    fn take(&mut self, len: usize, zero: bool) -> Vec<f32> {
+        let fit = (0..self.pool.len()).filter(|i| self.pool[*i].capacity() >= len).min_by_key(|i| self.pool[*i].capacity());
+        let mut buffer = fit.map_or_else(|| Vec::with_capacity(len), |i| self.pool.swap_remove(i));
+        if zero {
+            buffer.clear();
+        }
+        buffer.resize(len, 0.0);
+        buffer
+    }
+
+    fn push(&mut self, data: Vec<f32>) -> Var {
+        self.values.push(Some(data));
+        Var(self.values.len() - 1)
+    }
+
+    /// The value of a variable that has not been released.
+    pub fn value(&self, v: Var) -> &[f32] {
+        self.values[v.0].as_deref().expect("value was released")
+    }
+
+    /// Gives a value's buffer back when nothing is remembered; a training tape keeps it.
+    pub fn release(&mut self, v: Var) {
+        if !self.recording && let Some(buffer) = self.values[v.0].take() {
+            self.pool.push(buffer);
+        }
+    }
+
+    /// `[T, D]` rows of an embedding table.
+    pub fn embedding(&mut self, params: &ParamStore, table: ParamId, tokens: &Arc<[u32]>) -> Var {
+        let layout = params.get(table).layout;
+        let mut out = self.take(tokens.len() * layout.shape()[1], false);
+        embedding::forward(&mut out, params.data(table), layout, tokens);
+        let out = self.push(out);
+        self.record(|| Op::Embedding { table, tokens: tokens.clone(), out });
+        out
+    }
+
+    /// x W^T (+ bias) (+ residual).
+    pub fn linear(&mut self, params: &ParamStore, x: Var, weight: ParamId, bias: Option<ParamId>, residual: Option<Var>) -> Var {
+        let shape = params.get(weight).layout.shape();
+        let (n, k) = (shape[0], shape[1]);
+        let mut out = self.take(self.value(x).len() / k * n, false);
+        if let Some(r) = residual {
+            out.copy_from_slice(self.value(r));
+        }
+        linear::forward(&mut out, self.value(x), params.data(weight), n, k, residual.is_some());
+        if let Some(b) = bias {
+            linear::add_bias(&mut out, params.data(b));
+        }
+        let out = self.push(out);
+        self.record(|| Op::Linear { x, weight, bias, residual, out });
+        out
+    }
+
+    /// RMSNorm over rows as wide as the weight.
+    pub fn norm(&mut self, params: &ParamStore, x: Var, weight: ParamId, eps: f32) -> Var {
+        let w = params.data(weight);
+        let len = self.value(x).len();
+        let (mut out, mut rstd) = (self.take(len, false), self.take(len / w.len(), false));
+        norm::forward(&mut out, &mut rstd, self.value(x), w, eps);
+        let out = self.push(out);
+        if self.recording {
+            self.ops.push(Op::Norm { x, weight, rstd, out });
+        } else {
+            self.pool.push(rstd);
+        }
+        out
+    }
+
+    /// Rotates x in place.
+    pub fn rope(&mut self, x: Var, rope: &Arc<Rope>, positions: &Arc<[u32]>) {
+        rope.apply(self.values[x.0].as_mut().expect("value was released"), positions, 1.0);
+        self.record(|| Op::Rope { x, rope: rope.clone(), positions: positions.clone() });
+    }
+
+    /// Attention `[T, N*H]`. Only the packed form can be played backwards.
+    pub fn attention(&mut self, q: Var, k: Var, v: Var, layer: usize, attend: &mut Attend, heads: Heads) -> Var {
+        let mut out = self.take(self.value(q).len(), false);
+        match attend {
+            Attend::Packed(segments) => {
+                let mut stats = self.take(segments.tokens() * heads.query * 2, false);
+                attention::forward(&mut out, &mut stats, self.value(q), self.value(k), self.value(v), segments, heads);
+                let out = self.push(out);
+                if self.recording {
+                    self.ops.push(Op::Attention { q, k, v, stats, segments: segments.clone(), heads, out });
+                } else {
+                    self.pool.push(stats);
+                }
+                out
+            }
+            Attend::Cached { cache, spans } => {
+                assert!(!self.recording, "cached attention has no backward");
+                cache.write(layer, self.value(k), self.value(v), spans);
+                cache.attend(layer, &mut out, self.value(q), spans, heads);
+                self.push(out)
+            }
+        }
+    }
+
+    /// silu(gate) up.
+    pub fn swiglu(&mut self, gate: Var, up: Var) -> Var {
+        let mut out = self.take(self.value(gate).len(), false);
+        swiglu::forward(&mut out, self.value(gate), self.value(up));
+        let out = self.push(out);
+        self.record(|| Op::SwiGlu { gate, up, out });
+        out
+    }
+
+    /// The named rows of x.
+    pub fn select(&mut self, x: Var, rows: &Arc<[u32]>, width: usize) -> Var {
+        let mut out = self.take(rows.len() * width, false);
+        for (o, r) in out.chunks_exact_mut(width).zip(rows.iter()) {
+            o.copy_from_slice(&self.value(x)[*r as usize * width..(*r as usize + 1) * width]);
+        }
+        let out = self.push(out);
+        self.record(|| Op::Select { x, rows: rows.clone(), out });
+        out
+    }
+
+    fn record(&mut self, op: impl FnOnce() -> Op) {
+        if self.recording {
+            self.ops.push(op());
+        }
+    }
+
+    /// Backward of log-probabilities made from `h` and the output matrix, then of everything before it.
+    ///
+    /// `d_logp` `[M]` is the gradient of the loss with respect to each log-probability. Adds to `grads`.
+    pub fn backward(&mut self, params: &ParamStore, grads: &mut Gradients, h: Var, head: ParamId, targets: &[u32], temperature: f32, d_logp: &[f32]) {
+        assert!(self.recording, "backward on an inference tape");
+        let mut d: Vec<Option<Vec<f32>>> = self.values.iter().map(|_| None).collect();
+        let mut d_h = self.take(self.value(h).len(), true);
+        let vocab = params.get(head).layout.shape()[0];
+        let d_w = grads.get_mut(head).unwrap_or(&mut []);
+        logprob::backward(&mut d_h, d_w, d_logp, self.value(h), params.data(head), vocab, targets, temperature);
+        d[h.0] = Some(d_h);
+        let ops = std::mem::take(&mut self.ops);
+        for op in ops.iter().rev() {
+            self.undo(op, params, grads, &mut d);
+        }
+        self.ops = ops;
+        self.pool.extend(d.into_iter().flatten());
+    }
+
+    /// Gradient buffer of a variable, zero when first touched, taken out of the table.
+    fn gradient(&mut self, d: &mut [Option<Vec<f32>>], v: Var) -> Vec<f32> {
+        match d[v.0].take() {
+            Some(g) => g,
+            None => self.take(self.value(v).len(), true),
+        }
+    }
+
+    fn undo(&mut self, op: &Op, params: &ParamStore, grads: &mut Gradients, d: &mut [Option<Vec<f32>>]) {
+        match op {
+            Op::Embedding { table, tokens, out } => {
+                let Some(d_out) = d[out.0].take() else { return };
+                if let Some(d_table) = grads.get_mut(*table) {
+                    embedding::backward(d_table, params.get(*table).layout, &d_out, tokens);
+                }
+                self.pool.push(d_out);
+            }
+            Op::Linear { x, weight, bias, residual, out } => {
+                let Some(d_out) = d[out.0].take() else { return };
+                let shape = params.get(*weight).layout.shape();
+                let mut d_x = self.gradient(d, *x);
+                linear::backward_input(&mut d_x, &d_out, params.data(*weight), shape[0], shape[1]);
+                d[x.0] = Some(d_x);
+                if let Some(d_w) = grads.get_mut(*weight) {
+                    linear::backward_weight(d_w, &d_out, self.value(*x), shape[0], shape[1]);
+                }
+                if let Some(d_b) = bias.and_then(|b| grads.get_mut(b)) {
+                    linear::bias_backward(d_b, &d_out);
+                }
+                match residual {
+                    Some(r) if d[r.0].is_none() => d[r.0] = Some(d_out),
+                    Some(r) => {
+                        let mut d_r = self.gradient(d, *r);
+                        crate::cpu::math::add_assign(&mut d_r, &d_out);
+                        d[r.0] = Some(d_r);
+                        self.pool.push(d_out);
+                    }
+                    None => self.pool.push(d_out),
+                }
+            }
+            Op::Norm { x, weight, rstd, out } => {
+                let Some(d_out) = d[out.0].take() else { return };
+                let mut d_x = self.gradient(d, *x);
+                let d_w = grads.get_mut(*weight).unwrap_or(&mut []);
+                norm::backward(&mut d_x, d_w, &d_out, self.value(*x), params.data(*weight), rstd);
+                d[x.0] = Some(d_x);
+                self.pool.push(d_out);
+            }
+            Op::Rope { x, rope, positions } => {
+                if let Some(d_x) = d[x.0].as_mut() {
+                    rope.apply(d_x, positions, -1.0);
+                }
+            }
+            Op::Attention { q, k, v, stats, segments, heads, out } => {
+                let Some(d_out) = d[out.0].take() else { return };
+                let (mut d_q, mut d_k, mut d_v) = (self.gradient(d, *q), self.gradient(d, *k), self.gradient(d, *v));
+                let inputs = (self.value(*q), self.value(*k), self.value(*v));
+                attention::backward(&mut d_q, &mut d_k, &mut d_v, &d_out, self.value(*out), stats, inputs, segments, *heads);
+                (d[q.0], d[k.0], d[v.0]) = (Some(d_q), Some(d_k), Some(d_v));
+                self.pool.push(d_out);
+            }
+            Op::SwiGlu { gate, up, out } => {
+                let Some(d_out) = d[out.0].take() else { return };
+                let (mut d_gate, mut d_up) = (self.gradient(d, *gate), self.gradient(d, *up));
+                swiglu::backward(&mut d_gate, &mut d_up, &d_out, self.value(*gate), self.value(*up));
+                (d[gate.0], d[up.0]) = (Some(d_gate), Some(d_up));
+                self.pool.push(d_out);
+            }
+            Op::Select { x, rows, out } => {
+                let Some(d_out) = d[out.0].take() else { return };
+                let mut d_x = self.gradient(d, *x);
+                let width = d_out.len() / rows.len().max(1);
+                for (g, r) in d_out.chunks_exact(width.max(1)).zip(rows.iter()) {
+                    crate::cpu::math::add_assign(&mut d_x[*r as usize * width..(*r as usize + 1) * width], g);
+                }
+                d[x.0] = Some(d_x);
+                self.pool.push(d_out);
+            }
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The decoder, defined once: training, scoring, prefill and decoding all run [`Decoder::hidden`].
+//!
+//! x = x + Attention(RMSNorm(x)); x = x + SwiGLU-MLP(RMSNorm(x)); logits = head(RMSNorm(x)). Grouped-query attention with
+//! rotary positions; biases and per-head norms where the family has them.
+
+use crate::config::ModelConfig;
+use aha_kernels::attention::Heads;
+use aha_kernels::rope::Rope;
+use aha_kernels::{Attend, CacheShape, Init, Layout, ParamId, ParamStore, Tape, Var};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Parameters of one linear layer.
+#[derive(Clone, Copy, Debug)]
+struct Linear {
+    weight: ParamId,
+    bias: Option<ParamId>,
+}
+
+/// Parameters of one block.
+#[derive(Clone, Debug)]
+struct Block {
+    attention_norm: ParamId,
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    o: Linear,
+    q_norm: Option<ParamId>,
+    k_norm: Option<ParamId>,
+    mlp_norm: ParamId,
+    gate: Linear,
+    up: Linear,
+    down: Linear,
+}
+
+/// A dense decoder (Llama, Qwen2, Qwen3) and its parameters.
+#[derive(Clone, Debug)]
+pub struct Decoder {
+    /// Shape and constants.
+    pub config: ModelConfig,
+    /// Parameters under their Hugging Face names.
+    pub params: ParamStore,
+    embedding: ParamId,
+    blocks: Vec<Block>,
+    norm: ParamId,
+    head: ParamId,
+    rope: Arc<Rope>,
+}
+
+impl Decoder {
+    /// Fresh weights: norms 1, biases 0, matrices normal with `initializer_range`, the two matrices that write into the
+    /// residual stream scaled down by sqrt(2 layers).
+    pub fn init(config: ModelConfig, seed: u64) -> Self {
+        let depth = (2.0 * config.num_hidden_layers as f64).sqrt();
+        let std = config.initializer_range;
+        let mut params = ParamStore::default();
+        for spec in config.tensors() {
+            let init = match spec.name.as_str() {
+                n if n.ends_with("norm.weight") => Init::One,
+                n if n.ends_with(".bias") => Init::Zero,
+                n if n.ends_with("o_proj.weight") || n.ends_with("down_proj.weight") => Init::Normal { std: (std / depth) as f32, seed },
+                _ => Init::Normal { std: std as f32, seed },
+            };
+            params.init(&spec.name, layout(&config, &spec.name, &spec.shape), init);
+        }
+        Self::assemble(config, params)
+    }
+
+    /// Weights from `read(name)`, row-major f32 in the shapes of [`ModelConfig::tensors`].
+    ///
+    /// # Errors
+    /// Whatever `read` answers.
+    pub fn from_tensors<E>(config: ModelConfig, mut read: impl FnMut(&str) -> Result<Vec<f32>, E>) -> Result<Self, E> {
+        let mut params = ParamStore::default();
+        for spec in config.tensors() {
+            let values = read(&spec.name)?;
+            params.add(&spec.name, layout(&config, &spec.name, &spec.shape), values);
+        }
+        Ok(Self::assemble(config, params))
+    }
+
+    fn assemble(config: ModelConfig, params: ParamStore) -> Self {
+        let ids: HashMap<&str, ParamId> = params.iter().map(|(id, p)| (p.name.as_str(), id)).collect();
+        let find = |name: String| *ids.get(name.as_str()).expect("every tensor of the config was added");
+        let linear = |name: String| Linear { weight: find(format!("{name}.weight")), bias: ids.get(format!("{name}.bias").as_str()).copied() };
+        let blocks = (0..config.num_hidden_layers)
+            .map(|i| {
+                let p = format!("model.layers.{i}");
+                Block {
+                    attention_norm: find(format!("{p}.input_layernorm.weight")),
+                    q: linear(format!("{p}.self_attn.q_proj")),
+                    k: linear(format!("{p}.self_attn.k_proj")),
+                    v: linear(format!("{p}.self_attn.v_proj")),
+                    o: linear(format!("{p}.self_attn.o_proj")),
+                    q_norm: ids.get(format!("{p}.self_attn.q_norm.weight").as_str()).copied(),
+                    k_norm: ids.get(format!("{p}.self_attn.k_norm.weight").as_str()).copied(),
+                    mlp_norm: find(format!("{p}.post_attention_layernorm.weight")),
+                    gate: linear(format!("{p}.mlp.gate_proj")),
+                    up: linear(format!("{p}.mlp.up_proj")),
+                    down: linear(format!("{p}.mlp.down_proj")),
+                }
+            })
+            .collect();
+        let embedding = find("model.embed_tokens.weight".into());
+        let head = ids.get("lm_head.weight").copied().unwrap_or(embedding);
+        let norm = find("model.norm.weight".into());
+        let rope = Arc::new(Rope::new(config.inv_freq(), config.max_position_embeddings));
+        Decoder { config, params, embedding, blocks, norm, head, rope }
+    }
+
+    /// The output matrix `[V, D]` (the embedding when tied).
+    pub fn head(&self) -> ParamId {
+        self.head
+    }
+
+    /// What a key/value cache for this model looks like.
+    pub fn cache_shape(&self) -> CacheShape {
+        CacheShape { layers: self.config.num_hidden_layers, kv_heads: self.config.num_key_value_heads, head_dim: self.config.head_dim }
+    }
+
+    /// Bytes of all parameters in f32.
+    pub fn bytes(&self) -> u64 {
+        self.params.iter().map(|(_, p)| p.data.len() as u64 * 4).sum()
+    }
+
+    /// Final hidden states `[T, D]`, after the last norm, of packed `tokens` at `positions`.
+    ///
+    /// # Panics
+    /// When a position is at or beyond `max_position_embeddings` rounded up to 512, or a token is outside the vocabulary;
+    /// callers check both.
+    pub fn hidden(&self, tape: &mut Tape, tokens: &Arc<[u32]>, positions: &Arc<[u32]>, attend: &mut Attend) -> Var {
+        let (c, p) = (&self.config, &self.params);
+        let heads =
+            Heads { query: c.num_attention_heads, kv: c.num_key_value_heads, dim: c.head_dim, scale: (c.head_dim as f32).powf(-0.5) };
+        let mut x = tape.embedding(p, self.embedding, tokens);
+        for (i, b) in self.blocks.iter().enumerate() {
+            let h = tape.norm(p, x, b.attention_norm, c.rms_norm_eps);
+            let mut q = tape.linear(p, h, b.q.weight, b.q.bias, None);
+            let mut k = tape.linear(p, h, b.k.weight, b.k.bias, None);
+            let v = tape.linear(p, h, b.v.weight, b.v.bias, None);
+            tape.release(h);
+            if let (Some(q_norm), Some(k_norm)) = (b.q_norm, b.k_norm) {
+                let (plain_q, plain_k) = (q, k);
+                q = tape.norm(p, q, q_norm, c.rms_norm_eps);
+                k = tape.norm(p, k, k_norm, c.rms_norm_eps);
+                tape.release(plain_q);
+                tape.release(plain_k);
+            }
+            tape.rope(q, &self.rope, positions);
+            tape.rope(k, &self.rope, positions);
+            let a = tape.attention(q, k, v, i, attend, heads);
+            for used in [q, k, v] {
+                tape.release(used);
+            }
+            let y = tape.linear(p, a, b.o.weight, b.o.bias, Some(x));
+            tape.release(a);
+            tape.release(x);
+            let h = tape.norm(p, y, b.mlp_norm, c.rms_norm_eps);
+            let gate = tape.linear(p, h, b.gate.weight, b.gate.bias, None);
+            let up = tape.linear(p, h, b.up.weight, b.up.bias, None);
+            tape.release(h);
+            let m = tape.swiglu(gate, up);
+            tape.release(gate);
+            tape.release(up);
+            x = tape.linear(p, m, b.down.weight, b.down.bias, Some(y));
+            tape.release(m);
+            tape.release(y);
+        }
+        let out = tape.norm(p, x, self.norm, c.rms_norm_eps);
+        tape.release(x);
+        out
+    }
+}
+
+/// Where a tensor lives: linear weights and a tied embedding as panels, a separate embedding as rows.
+fn layout(config: &ModelConfig, name: &str, shape: &[usize]) -> Layout {
+    match *shape {
+        [n] => Layout::Vector { n },
+        [rows, cols] if name == "model.embed_tokens.weight" && !config.tie_word_embeddings => Layout::Rows { rows, cols },
+        [n, k] => Layout::Panels { n, k },
+        _ => unreachable!("dense decoders have vectors and matrices only"),
+    }
+}

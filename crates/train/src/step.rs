@@ -1,0 +1,71 @@
+//! One forward and backward over packed sequences: what every training method shares.
+
+use aha_kernels::{Attend, Gradients, Segments, Tape, logprob};
+use aha_model::Decoder;
+use std::sync::Arc;
+
+/// Packed tokens and the rows whose next token is predicted.
+#[derive(Clone, Debug)]
+pub struct PackedBatch {
+    /// Tokens of all sequences, one after another.
+    pub tokens: Arc<[u32]>,
+    /// Boundaries; tokens of different sequences never see each other.
+    pub segments: Arc<Segments>,
+    /// Rows whose hidden state predicts a token that counts.
+    pub rows: Arc<[u32]>,
+    /// The token each of those rows should predict.
+    pub targets: Vec<u32>,
+}
+
+impl PackedBatch {
+    /// From sequences and, per sequence, the number of leading tokens that are given and not predicted (at least 1).
+    pub fn new<'a>(sequences: impl IntoIterator<Item = (&'a [u32], &'a [u32])>) -> Self {
+        let (mut tokens, mut lengths, mut rows, mut targets) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for (prompt, completion) in sequences {
+            let start = tokens.len() + prompt.len();
+            tokens.extend_from_slice(prompt);
+            tokens.extend_from_slice(completion);
+            lengths.push(prompt.len() + completion.len());
+            rows.extend((0..completion.len()).map(|i| (start + i - 1) as u32));
+            targets.extend_from_slice(completion);
+        }
+        PackedBatch { tokens: tokens.into(), segments: Arc::new(Segments::from_lengths(lengths)), rows: rows.into(), targets }
+    }
+
+    /// Log-probabilities and entropies of the targets, without remembering anything.
+    pub fn logprobs(&self, decoder: &Decoder, tape: &mut Tape, temperature: f32) -> (Vec<f32>, Vec<f32>) {
+        let h = self.hidden(decoder, tape);
+        let out = self.read(decoder, tape, h, temperature);
+        tape.reset();
+        out
+    }
+
+    /// Forward, then `gradient(logprobs, entropies)` gives dLoss/dlogprob, then backward into `grads`.
+    pub fn train(
+        &self,
+        decoder: &Decoder,
+        tape: &mut Tape,
+        grads: &mut Gradients,
+        temperature: f32,
+        gradient: impl FnOnce(&[f32], &[f32]) -> Vec<f32>,
+    ) {
+        let h = self.hidden(decoder, tape);
+        let (logprobs, entropies) = self.read(decoder, tape, h, temperature);
+        let d_logp = gradient(&logprobs, &entropies);
+        tape.backward(&decoder.params, grads, h, decoder.head(), &self.targets, temperature, &d_logp);
+        tape.reset();
+    }
+
+    fn hidden(&self, decoder: &Decoder, tape: &mut Tape) -> aha_kernels::Var {
+        let positions: Arc<[u32]> = self.segments.positions().into();
+        let h = decoder.hidden(tape, &self.tokens, &positions, &mut Attend::Packed(self.segments.clone()));
+        tape.select(h, &self.rows, decoder.config.hidden_size)
+    }
+
+    fn read(&self, decoder: &Decoder, tape: &Tape, h: aha_kernels::Var, temperature: f32) -> (Vec<f32>, Vec<f32>) {
+        let (mut logp, mut entropy) = (vec![0.0; self.targets.len()], vec![0.0; self.targets.len()]);
+        let head = decoder.params.data(decoder.head());
+        logprob::forward(&mut logp, &mut entropy, tape.value(h), head, decoder.config.vocab_size, &self.targets, temperature);
+        (logp, entropy)
+    }
+}

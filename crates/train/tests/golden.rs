@@ -1,0 +1,207 @@
+//! The decoder against transformers: logits, every gradient, ten optimizer steps, packing, decoding.
+//!
+//! Fixtures are made by `tools/make_fixtures.py`; `tests/fixtures/README.md` names every tensor.
+
+use aha_engine::{Control, EngineConfig, Request, SamplingParams, generate, score};
+use aha_kernels::{AdamW, AdamWConfig, Attend, Gradients, Segments, Tape, linear};
+use aha_model::{Checkpoint, Decoder};
+use aha_train::PackedBatch;
+use safetensors::SafeTensors;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+const MODELS: [&str; 5] = ["llama_untied", "llama_tied", "qwen2_untied", "qwen2_tied", "qwen3"];
+
+fn fixtures() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
+}
+
+fn load(name: &str) -> Decoder {
+    let checkpoint = Checkpoint::open(&fixtures().join(name)).unwrap();
+    assert!(checkpoint.unexpected().is_empty());
+    Decoder::from_tensors(checkpoint.config().clone(), |n| checkpoint.read(n)).unwrap()
+}
+
+struct Golden(Vec<u8>);
+
+impl Golden {
+    fn of(path: &str) -> Self {
+        Golden(std::fs::read(fixtures().join(path)).unwrap())
+    }
+
+    fn floats(&self, name: &str) -> Vec<f32> {
+        let tensors = SafeTensors::deserialize(&self.0).unwrap();
+        let view = tensors.tensor(name).unwrap_or_else(|_| panic!("{name}"));
+        view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    }
+
+    /// Token rows.
+    fn tokens(&self, name: &str) -> Vec<Vec<u32>> {
+        let tensors = SafeTensors::deserialize(&self.0).unwrap();
+        let view = tensors.tensor(name).unwrap_or_else(|_| panic!("{name}"));
+        let all: Vec<u32> = view.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as u32).collect();
+        all.chunks(*view.shape().last().unwrap()).map(<[u32]>::to_vec).collect()
+    }
+
+    fn names(&self) -> Vec<String> {
+        SafeTensors::deserialize(&self.0).unwrap().names().into_iter().map(String::from).collect()
+    }
+}
+
+fn close(what: &str, ours: &[f32], theirs: &[f32], tolerance: f32) {
+    assert_eq!(ours.len(), theirs.len(), "{what}");
+    let worst = ours.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst < tolerance && ours.iter().all(|v| v.is_finite()), "{what}: largest difference {worst}");
+}
+
+/// Logits `[T, V]` of packed sequences.
+fn logits(d: &Decoder, sequences: &[Vec<u32>]) -> Vec<f32> {
+    let segments = Arc::new(Segments::from_lengths(sequences.iter().map(Vec::len)));
+    let mut tape = Tape::new(false);
+    let positions: Arc<[u32]> = segments.positions().into();
+    let h = d.hidden(&mut tape, &sequences.concat().into(), &positions, &mut Attend::Packed(segments.clone()));
+    let vocab = d.config.vocab_size;
+    let mut out = vec![0.0; segments.tokens() * vocab];
+    linear::forward(&mut out, tape.value(h), d.params.data(d.head()), vocab, d.config.hidden_size, false);
+    out
+}
+
+/// Mean next-token loss; gradients added to `grads`.
+fn loss_and_gradients(d: &Decoder, sequences: &[Vec<u32>], grads: &mut Gradients) -> f64 {
+    let batch = PackedBatch::new(sequences.iter().map(|s| s.split_at(1)));
+    let mut loss = 0.0;
+    batch.train(d, &mut Tape::new(true), grads, 1.0, |logp, _| {
+        loss = -logp.iter().map(|v| f64::from(*v)).sum::<f64>() / logp.len() as f64;
+        vec![-1.0 / logp.len() as f32; logp.len()]
+    });
+    loss
+}
+
+#[test]
+fn logits_equal_transformers() {
+    for name in MODELS.iter().chain(&["llama_bf16", "llama_f16"]) {
+        let golden = Golden::of(&format!("{name}/golden.safetensors"));
+        close(name, &logits(&load(name), &golden.tokens("tokens")), &golden.floats("logits"), 1e-4);
+    }
+}
+
+#[test]
+fn loss_and_every_gradient_equal_transformers() {
+    for name in MODELS {
+        let golden = Golden::of(&format!("{name}/golden.safetensors"));
+        let d = load(name);
+        let mut grads = Gradients::new(&d.params);
+        let loss = loss_and_gradients(&d, &golden.tokens("tokens"), &mut grads);
+        assert!((loss - f64::from(golden.floats("loss")[0])).abs() < 1e-5, "{name}: {loss}");
+        let mut compared = 0;
+        for (id, p) in d.params.iter() {
+            let ours = p.layout.load(grads.get(id));
+            close(&format!("{name} {}", p.name), &ours, &golden.floats(&format!("grad.{}", p.name)), 1e-4);
+            assert!(ours.iter().any(|g| *g != 0.0), "{name}: {} gets no gradient", p.name);
+            compared += 1;
+        }
+        assert_eq!(compared, golden.names().iter().filter(|n| n.starts_with("grad.")).count(), "{name}");
+    }
+}
+
+#[test]
+fn temperature_log_probabilities_and_entropies_equal_torch() {
+    for name in MODELS {
+        let golden = Golden::of(&format!("{name}/golden.safetensors"));
+        let sequences = golden.tokens("tokens");
+        let refs: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
+        let scored = score(&load(name), &refs, 0.7, 64).unwrap();
+        let logprobs: Vec<f32> = scored.iter().flat_map(|s| s.logprobs.clone()).collect();
+        let entropies: Vec<f32> = scored.iter().flat_map(|s| s.entropies.clone()).collect();
+        close(name, &logprobs, &golden.floats("logprobs_temperature_0.7"), 1e-4);
+        close(name, &entropies, &golden.floats("entropy_temperature_0.7"), 1e-4);
+    }
+}
+
+#[test]
+fn packed_sequences_do_not_see_each_other() {
+    for name in MODELS {
+        let golden = Golden::of(&format!("{name}/golden.safetensors"));
+        let d = load(name);
+        let sequences = [golden.tokens("packed.tokens_0").concat(), golden.tokens("packed.tokens_1").concat()];
+        let both = logits(&d, &sequences);
+        let want = [golden.floats("packed.logits_0"), golden.floats("packed.logits_1")].concat();
+        close(name, &both, &want, 1e-4);
+        let apart = [logits(&d, &sequences[..1]), logits(&d, &sequences[1..])].concat();
+        assert_eq!(both, apart, "{name}: packing changed bits");
+        let mut grads = Gradients::new(&d.params);
+        let loss = loss_and_gradients(&d, &sequences, &mut grads);
+        assert!((loss - f64::from(golden.floats("packed.loss")[0])).abs() < 1e-5, "{name}");
+    }
+}
+
+#[test]
+fn greedy_text_equals_transformers() {
+    for name in MODELS {
+        let golden = Golden::of(&format!("{name}/golden.safetensors"));
+        let params = SamplingParams { temperature: 0.0, max_new_tokens: 16, ..SamplingParams::default() };
+        let request = Request { prompt: golden.tokens("greedy.prompt").concat().into(), samples: 1, params, seed: 0 };
+        let out = generate(&load(name), &[request], &EngineConfig::default(), &Control::default()).unwrap();
+        assert_eq!(out[0].tokens, golden.tokens("greedy.tokens").concat(), "{name}");
+    }
+}
+
+#[test]
+fn ten_optimizer_steps_equal_torch() {
+    let golden = Golden::of("ten_steps.safetensors");
+    let mut d = load("llama_untied");
+    let config = AdamWConfig { weight_decay: 0.1, ..AdamWConfig::default() };
+    let mut optimizer = AdamW::new(config, &d.params);
+    let mut grads = Gradients::new(&d.params);
+    let rows = golden.tokens("tokens");
+    let (losses, norms) = (golden.floats("losses"), golden.floats("grad_norms"));
+    for (step, batch) in rows.chunks(rows.len() / 10).enumerate() {
+        grads.zero();
+        let loss = loss_and_gradients(&d, batch, &mut grads);
+        let norm = optimizer.step(&mut d.params, &grads, 1e-2);
+        assert!((loss - f64::from(losses[step])).abs() < 1e-4, "step {step}: loss {loss} {}", losses[step]);
+        assert!((norm - f64::from(norms[step])).abs() < 5e-4, "step {step}: norm {norm} {}", norms[step]);
+    }
+    for (_, p) in d.params.iter() {
+        close(&p.name, &p.layout.load(&p.data), &golden.floats(&format!("param.{}", p.name)), 2e-4);
+    }
+}
+
+/// The promise of the house: whatever the batch, the chunking, the packing or the threads, a token's log-probability is
+/// the same number.
+#[test]
+fn generator_and_trainer_agree_bit_for_bit() {
+    for name in MODELS {
+        let d = load(name);
+        let vocab = d.config.vocab_size as u32;
+        let requests: Vec<Request> = (0..5u32)
+            .map(|i| Request {
+                prompt: (0..3 + i * 13).map(|j| (i * 31 + j * 7) % vocab).collect(),
+                samples: 1 + i as usize,
+                params: SamplingParams { temperature: 0.9, max_new_tokens: 40, stop_tokens: vec![1], ..SamplingParams::default() },
+                seed: u64::from(i),
+            })
+            .collect();
+        let base = generate(&d, &requests, &EngineConfig::default(), &Control::default()).unwrap();
+        for config in [
+            EngineConfig { workers: 1, max_running: 2, prefill_chunk: 7, ..EngineConfig::default() },
+            EngineConfig { workers: 3, max_running: 64, prefill_chunk: 1, cache_bytes: 40 * d.cache_shape().block_bytes() },
+        ] {
+            let other = generate(&d, &requests, &config, &Control::default()).unwrap();
+            assert_eq!(base.len(), other.len());
+            for (a, b) in base.iter().zip(&other) {
+                assert_eq!((a.request, a.sample, &a.tokens, a.finish), (b.request, b.sample, &b.tokens, b.finish), "{name}");
+                assert_eq!(a.logprobs, b.logprobs, "{name}");
+            }
+        }
+        let batch = PackedBatch::new(base.iter().map(|c| (&*requests[c.request].prompt, c.tokens.as_slice())));
+        let mut seen = Vec::new();
+        batch.train(&d, &mut Tape::new(true), &mut Gradients::new(&d.params), 0.9, |logp, _| {
+            seen = logp.to_vec();
+            vec![0.0; logp.len()]
+        });
+        assert_eq!(seen, base.iter().flat_map(|c| c.logprobs.clone()).collect::<Vec<_>>(), "{name}");
+        let (again, _) = batch.logprobs(&d, &mut Tape::new(false), 0.9);
+        assert_eq!(seen, again, "{name}");
+    }
+}

@@ -1,0 +1,2 @@
+//! The `aha` command.
+fn main() {}
