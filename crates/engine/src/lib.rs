@@ -15,4 +15,4 @@ mod worker;
 
 pub use request::{Completion, EngineConfig, EngineError, FinishReason, Request, SamplingParams};
 pub use score::score;
-pub use worker::{Control, generate};
+pub use worker::{Control, TokenListener, generate};

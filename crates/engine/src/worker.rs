@@ -13,13 +13,18 @@ use std::sync::{Arc, Mutex};
 /// Models up to this size decode with one worker per thread, larger ones share each product between the threads.
 const SMALL_MODEL_BYTES: u64 = 96 << 20;
 
+/// Hears of every token as it is drawn: index of the request, number of the sample, the token.
+pub type TokenListener = Box<dyn Fn(usize, usize, u32) + Send + Sync>;
+
 /// What a caller may watch and stop while the engine runs.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Control {
     /// Tokens drawn so far.
     pub tokens: AtomicU64,
     /// Set to end early; unfinished samples are not returned.
     pub stop: AtomicBool,
+    /// Called in the worker's thread, so it must be quick. Tokens of one sample come in order.
+    pub on_token: Option<TokenListener>,
 }
 
 /// Draws all samples of all requests; completions come in order of (request, sample).
@@ -148,10 +153,10 @@ impl<'a> Worker<'a> {
             samples.start += 1;
         }
         let admitted = (*request, first..samples.start);
-        if samples.is_empty() {
+        if samples.start == samples.end {
             queue.pop_front();
         }
-        (!admitted.1.is_empty()).then_some(admitted)
+        (admitted.1.start < admitted.1.end).then_some(admitted)
     }
 
     /// Prefills a prompt, forks its samples and draws their first tokens.
@@ -237,6 +242,9 @@ impl<'a> Worker<'a> {
         s.tokens.push(token);
         s.logprobs.push(logprob);
         self.control.tokens.fetch_add(1, Ordering::Relaxed);
+        if let Some(listener) = &self.control.on_token {
+            listener(s.request, s.sample, token);
+        }
         s.tokens.len() >= r.params.max_new_tokens || r.params.stop_tokens.contains(&token)
     }
 

@@ -1,5 +1,20 @@
 //! Training methods, one readable file each, and the losses as pure functions.
 
+pub mod advantage;
+pub mod error;
+pub mod grpo;
+pub mod grpo_error;
+pub mod kl;
+pub mod loss_metrics;
+pub mod normaliser;
+pub mod observer;
+pub mod overlong;
+pub mod policy_loss;
+pub mod pretrain;
+pub mod schedule;
+pub mod state;
 pub mod step;
 
+pub use error::TrainError;
+pub use observer::{Observer, Rollout, StepReport};
 pub use step::PackedBatch;

@@ -20,10 +20,7 @@ fn plain(rewards: &[f64], group_size: usize) -> Vec<f32> {
 fn close(found: &[f32], wanted: &[f64], tolerance: f64) {
     assert_eq!(found.len(), wanted.len());
     for (found, wanted) in found.iter().zip(wanted) {
-        assert!(
-            (f64::from(*found) - wanted).abs() < tolerance,
-            "{found} {wanted}"
-        );
+        assert!((f64::from(*found) - wanted).abs() < tolerance, "{found} {wanted}");
     }
 }
 
@@ -32,9 +29,7 @@ fn numbers(seed: u64, count: usize) -> Vec<f64> {
     let mut state = seed;
     (0..count)
         .map(|_| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (state >> 11) as f64 / (1u64 << 52) as f64 - 1.0
         })
         .collect()
@@ -52,10 +47,7 @@ fn k_of_sixteen_correct() {
     ];
     for (k, right, wrong) in table {
         let rewards: Vec<f64> = (0..16).map(|i| f64::from(u8::from(i < k))).collect();
-        let wanted: Vec<f64> = rewards
-            .iter()
-            .map(|&r| if r == 1.0 { right } else { wrong })
-            .collect();
+        let wanted: Vec<f64> = rewards.iter().map(|&r| if r == 1.0 { right } else { wrong }).collect();
         close(&plain(&rewards, 16), &wanted, 2e-5);
     }
 }
@@ -67,14 +59,7 @@ fn population_and_sample_deviation() {
     let population = (14.0f64 / 4.0).sqrt();
     let sample = (14.0f64 / 3.0).sqrt();
     for (std_kind, std) in [(StdKind::Population, population), (StdKind::Sample, sample)] {
-        let a = of(
-            &rewards,
-            4,
-            AdvantageConfig {
-                std_kind,
-                ..AdvantageConfig::default()
-            },
-        );
+        let a = of(&rewards, 4, AdvantageConfig { std_kind, ..AdvantageConfig::default() });
         close(&a.values, &[-2.0 / std, -1.0 / std, 0.0, 3.0 / std], 1e-5);
         assert!((a.groups[0].std - std).abs() < 1e-12 && a.groups[0].mean == 3.0);
     }
@@ -82,14 +67,7 @@ fn population_and_sample_deviation() {
 
 #[test]
 fn epsilon_is_added_to_the_deviation() {
-    let a = of(
-        &some(&[0.0, 1.0]),
-        2,
-        AdvantageConfig {
-            epsilon: 0.5,
-            ..AdvantageConfig::default()
-        },
-    );
+    let a = of(&some(&[0.0, 1.0]), 2, AdvantageConfig { epsilon: 0.5, ..AdvantageConfig::default() });
     close(&a.values, &[-0.5, 0.5], 1e-7);
 }
 
@@ -97,29 +75,11 @@ fn epsilon_is_added_to_the_deviation() {
 fn no_scaling_and_batch_scaling() {
     // Groups (0, 2) and (0, 4): all four together have mean 1.5 and squares 2.25 + 0.25 + 2.25 + 6.25 = 11.
     let rewards = some(&[0.0, 2.0, 0.0, 4.0]);
-    let none = of(
-        &rewards,
-        2,
-        AdvantageConfig {
-            scale: ScaleRewards::None,
-            ..AdvantageConfig::default()
-        },
-    );
+    let none = of(&rewards, 2, AdvantageConfig { scale: ScaleRewards::None, ..AdvantageConfig::default() });
     close(&none.values, &[-1.0, 1.0, -2.0, 2.0], 1e-7);
-    let batch = of(
-        &rewards,
-        2,
-        AdvantageConfig {
-            scale: ScaleRewards::Batch,
-            ..AdvantageConfig::default()
-        },
-    );
+    let batch = of(&rewards, 2, AdvantageConfig { scale: ScaleRewards::Batch, ..AdvantageConfig::default() });
     let std = (11.0f64 / 4.0).sqrt();
-    close(
-        &batch.values,
-        &[-1.0 / std, 1.0 / std, -2.0 / std, 2.0 / std],
-        1e-5,
-    );
+    close(&batch.values, &[-1.0 / std, 1.0 / std, -2.0 / std, 2.0 / std], 1e-5);
 }
 
 #[test]
@@ -129,19 +89,13 @@ fn sum_is_zero_and_deviation_one() {
         let a = plain(&rewards, 16);
         let sum: f64 = a.iter().map(|&a| f64::from(a)).sum();
         let square: f64 = a.iter().map(|&a| f64::from(a) * f64::from(a)).sum();
-        assert!(
-            sum.abs() < 1e-5 && (square / 16.0 - 1.0).abs() < 1e-5,
-            "{sum} {square}"
-        );
+        assert!(sum.abs() < 1e-5 && (square / 16.0 - 1.0).abs() < 1e-5, "{sum} {square}");
     }
 }
 
 #[test]
 fn invariant_to_positive_affine_maps() {
-    for (seed, (scale, shift)) in [(0.25, 0.0), (1.0, 7.0), (12.0, -3.5)]
-        .into_iter()
-        .enumerate()
-    {
+    for (seed, (scale, shift)) in [(0.25, 0.0), (1.0, 7.0), (12.0, -3.5)].into_iter().enumerate() {
         let rewards = numbers(seed as u64 + 9, 16);
         let moved: Vec<f64> = rewards.iter().map(|r| scale * r + shift).collect();
         let wanted: Vec<f64> = plain(&rewards, 8).iter().map(|&a| f64::from(a)).collect();
@@ -154,17 +108,10 @@ fn equal_rewards_give_exactly_zero() {
     // 0.1 summed 7 times and divided is not 0.1 in floats: a computed deviation would be 1e-17, not 0.
     for value in [0.0, 0.1, 1.1, 1e-9, -3.3, 1e12] {
         for scale in [ScaleRewards::Group, ScaleRewards::Batch, ScaleRewards::None] {
-            let config = AdvantageConfig {
-                scale,
-                epsilon: 0.0,
-                ..AdvantageConfig::default()
-            };
+            let config = AdvantageConfig { scale, epsilon: 0.0, ..AdvantageConfig::default() };
             let a = of(&some(&[value; 7]), 7, config);
             assert!(a.values.iter().all(|&a| a == 0.0), "{value}");
-            assert_eq!(
-                (a.groups[0].std, a.groups[0].zero_std, a.frac_zero_std),
-                (0.0, true, 1.0)
-            );
+            assert_eq!((a.groups[0].std, a.groups[0].zero_std, a.frac_zero_std), (0.0, true, 1.0));
         }
     }
 }
@@ -179,11 +126,7 @@ fn nearly_equal_rewards_are_not_equal() {
 #[test]
 fn unjudged_samples_leave_the_baseline() {
     // Without the None the mean is 1 (not 0.75), the deviation 1.
-    let a = of(
-        &[Some(2.0), None, Some(0.0), Some(1.0)],
-        4,
-        AdvantageConfig::default(),
-    );
+    let a = of(&[Some(2.0), None, Some(0.0), Some(1.0)], 4, AdvantageConfig::default());
     let std = (2.0f64 / 3.0).sqrt();
     close(&a.values, &[1.0 / std, 0.0, -1.0 / std, 0.0], 1e-5);
     assert_eq!(a.valid, [true, false, true, true]);
@@ -196,30 +139,17 @@ fn unjudged_samples_leave_the_baseline() {
 fn groups_with_one_or_no_reward() {
     let rewards = [Some(5.0), None, None, None, Some(0.0), Some(1.0)];
     for std_kind in [StdKind::Population, StdKind::Sample] {
-        let a = of(
-            &rewards,
-            2,
-            AdvantageConfig {
-                std_kind,
-                ..AdvantageConfig::default()
-            },
-        );
+        let a = of(&rewards, 2, AdvantageConfig { std_kind, ..AdvantageConfig::default() });
         assert_eq!(&a.values[..4], &[0.0; 4], "never the raw reward");
         assert!(a.values[5] > 0.0 && a.values.iter().all(|v| v.is_finite()));
         assert_eq!(a.valid, [true, false, false, false, true, true]);
         // Two groups have a reward; one of them teaches nothing.
         assert_eq!(a.frac_zero_std, 0.5);
-        assert_eq!(
-            (a.groups[1].valid, a.groups[1].std, a.groups[1].zero_std),
-            (0, 0.0, true)
-        );
+        assert_eq!((a.groups[1].valid, a.groups[1].std, a.groups[1].zero_std), (0, 0.0, true));
         assert_eq!(a.reward_mean, 2.0);
     }
     let nothing = of(&[None; 4], 2, AdvantageConfig::default());
-    assert_eq!(
-        (nothing.values, nothing.frac_zero_std, nothing.reward_std),
-        (vec![0.0; 4], 0.0, 0.0)
-    );
+    assert_eq!((nothing.values, nothing.frac_zero_std, nothing.reward_std), (vec![0.0; 4], 0.0, 0.0));
     assert!(of(&[], 4, AdvantageConfig::default()).values.is_empty());
 }
 
@@ -242,10 +172,7 @@ fn rewards_are_summed_with_weights() {
     let sums = combine_rewards(&per_sample, &[1.0, 0.1]).unwrap();
     assert_eq!(sums, [Some(1.1), Some(0.0), Some(0.1), None, Some(-2.0)]);
     // A weight of 0 measures without rewarding, but the sample was still judged.
-    assert_eq!(
-        combine_rewards(&[vec![Some(1.0)]], &[0.0]).unwrap(),
-        [Some(0.0)]
-    );
+    assert_eq!(combine_rewards(&[vec![Some(1.0)]], &[0.0]).unwrap(), [Some(0.0)]);
     assert_eq!(combine_rewards(&[], &[1.0]).unwrap(), []);
     assert_eq!(combine_rewards(&[vec![]], &[]).unwrap(), [None]);
 }
@@ -253,23 +180,15 @@ fn rewards_are_summed_with_weights() {
 #[test]
 fn truncated_samples_are_masked_only_on_request() {
     let (valid, truncated) = ([true, true, false, false], [false, true, false, true]);
-    assert_eq!(
-        sequence_mask(&valid, &truncated, false).unwrap(),
-        [true, true, false, false]
-    );
-    assert_eq!(
-        sequence_mask(&valid, &truncated, true).unwrap(),
-        [true, false, false, false]
-    );
+    assert_eq!(sequence_mask(&valid, &truncated, false).unwrap(), [true, true, false, false]);
+    assert_eq!(sequence_mask(&valid, &truncated, true).unwrap(), [true, false, false, false]);
     assert!(sequence_mask(&valid, &truncated[..3], true).is_err());
 }
 
 #[test]
 fn bad_input_is_named() {
     let message = |rewards: &[Option<f64>], group| {
-        advantages(rewards, group, &AdvantageConfig::default())
-            .unwrap_err()
-            .to_string()
+        advantages(rewards, group, &AdvantageConfig::default()).unwrap_err().to_string()
     };
     assert_eq!(
         message(&some(&[1.0]), 1),
@@ -285,9 +204,7 @@ fn bad_input_is_named() {
     );
     assert!(message(&[], 0).starts_with("num_generations is 0"));
     assert_eq!(
-        combine_rewards(&[vec![Some(1.0)]], &[1.0, 0.1])
-            .unwrap_err()
-            .to_string(),
+        combine_rewards(&[vec![Some(1.0)]], &[1.0, 0.1]).unwrap_err().to_string(),
         "the rewards of a sample has 1 entries, but 2 are needed (one for every reward weight)"
     );
     assert!(combine_rewards(&[vec![Some(f64::INFINITY)]], &[1.0]).is_err());

@@ -20,14 +20,7 @@ fn softmax(logits: [f64; 2]) -> [f64; 2] {
 }
 
 /// Probability of arm 0, which pays 1 while arm 1 pays 0, after `steps` updates from a policy with probability `start`.
-fn train(
-    loss_type: LossType,
-    beta: f64,
-    learning_rate: f64,
-    start: f64,
-    steps: u64,
-    updates: usize,
-) -> f64 {
+fn train(loss_type: LossType, beta: f64, learning_rate: f64, start: f64, steps: u64, updates: usize) -> f64 {
     let config = PolicyLossConfig {
         loss_type,
         beta,
@@ -40,19 +33,10 @@ fn train(
     let mut logits = reference.map(f64::ln);
     for step in 0..steps {
         let sampler = softmax(logits);
-        let arms: Vec<usize> = (0..GROUP as u64)
-            .map(|i| usize::from(uniform(step + 1, i) >= sampler[0]))
-            .collect();
-        let rewards: Vec<Option<f64>> = arms
-            .iter()
-            .map(|&arm| Some(if arm == 0 { 1.0 } else { 0.0 }))
-            .collect();
+        let arms: Vec<usize> = (0..GROUP as u64).map(|i| usize::from(uniform(step + 1, i) >= sampler[0])).collect();
+        let rewards: Vec<Option<f64>> = arms.iter().map(|&arm| Some(if arm == 0 { 1.0 } else { 0.0 })).collect();
         let advantages = advantages(&rewards, GROUP, &AdvantageConfig::default()).expect("valid");
-        let logprobs_of = |policy: [f64; 2]| {
-            arms.iter()
-                .map(|&arm| policy[arm].ln() as f32)
-                .collect::<Vec<f32>>()
-        };
+        let logprobs_of = |policy: [f64; 2]| arms.iter().map(|&arm| policy[arm].ln() as f32).collect::<Vec<f32>>();
         let (old, ref_logprobs) = (logprobs_of(sampler), logprobs_of(reference));
         let cu_seqlens: Vec<usize> = (0..=GROUP).collect();
         let mask = [true; GROUP];
@@ -69,16 +53,12 @@ fn train(
                 sequence_mask: &advantages.valid,
             };
             let mut window = Normaliser::default();
-            window
-                .add(&cu_seqlens, &mask, &advantages.valid)
-                .expect("consistent");
+            window.add(&cu_seqlens, &mask, &advantages.valid).expect("consistent");
             let loss = policy_loss(&batch, &config, &window).expect("valid");
             // d logprob(arm) / d logit(j) = [arm == j] - p_j
             for (arm, d) in arms.iter().zip(&loss.d_logprobs) {
                 for j in 0..2 {
-                    logits[j] -= learning_rate
-                        * f64::from(*d)
-                        * (f64::from(u8::from(*arm == j)) - policy[j]);
+                    logits[j] -= learning_rate * f64::from(*d) * (f64::from(u8::from(*arm == j)) - policy[j]);
                 }
             }
         }
@@ -88,13 +68,7 @@ fn train(
 
 #[test]
 fn finds_the_arm_that_pays() {
-    for loss_type in [
-        LossType::Grpo,
-        LossType::DrGrpo,
-        LossType::Dapo,
-        LossType::Gspo,
-        LossType::Cispo,
-    ] {
+    for loss_type in [LossType::Grpo, LossType::DrGrpo, LossType::Dapo, LossType::Gspo, LossType::Cispo] {
         for start in [0.5, 0.15] {
             let p = train(loss_type, 0.0, 0.1, start, 300, 1);
             assert!(p > 0.95, "{loss_type:?} from {start}: {p}");

@@ -5,23 +5,10 @@ use aha_train::grpo_error::GrpoError;
 use aha_train::normaliser::Normaliser;
 use aha_train::policy_loss::{LossType, PolicyLoss, PolicyLossConfig, TokenBatch, policy_loss};
 
-const ALL: [LossType; 5] = [
-    LossType::Grpo,
-    LossType::DrGrpo,
-    LossType::Dapo,
-    LossType::Gspo,
-    LossType::Cispo,
-];
+const ALL: [LossType; 5] = [LossType::Grpo, LossType::DrGrpo, LossType::Dapo, LossType::Gspo, LossType::Cispo];
 
 fn config(loss_type: LossType, beta: f64) -> PolicyLossConfig {
-    PolicyLossConfig {
-        loss_type,
-        beta,
-        epsilon: 0.2,
-        epsilon_high: 0.2,
-        dual_clip: None,
-        max_completion_length: 10,
-    }
+    PolicyLossConfig { loss_type, beta, epsilon: 0.2, epsilon_high: 0.2, dual_clip: None, max_completion_length: 10 }
 }
 
 /// One sequence with everything about it; micro-batches are made of these.
@@ -39,28 +26,12 @@ impl Sequence {
     /// Every token is a loss token, at ratio 1, with the reference equal to the policy.
     fn new(logprobs: &[f32], advantage: f32) -> Self {
         let logprobs = logprobs.to_vec();
-        let (old, reference, mask) = (
-            logprobs.clone(),
-            logprobs.clone(),
-            vec![true; logprobs.len()],
-        );
-        Self {
-            logprobs,
-            old,
-            reference,
-            mask,
-            advantage,
-            keep: true,
-        }
+        let (old, reference, mask) = (logprobs.clone(), logprobs.clone(), vec![true; logprobs.len()]);
+        Self { logprobs, old, reference, mask, advantage, keep: true }
     }
 
     fn ratios(mut self, ratios: &[f64]) -> Self {
-        self.old = self
-            .logprobs
-            .iter()
-            .zip(ratios)
-            .map(|(&l, r)| (f64::from(l) - r.ln()) as f32)
-            .collect();
+        self.old = self.logprobs.iter().zip(ratios).map(|(&l, r)| (f64::from(l) - r.ln()) as f32).collect();
         self
     }
 }
@@ -78,10 +49,7 @@ struct Flat {
 
 impl Flat {
     fn new(sequences: &[Sequence]) -> Self {
-        let mut flat = Self {
-            cu: vec![0],
-            ..Self::default()
-        };
+        let mut flat = Self { cu: vec![0], ..Self::default() };
         for s in sequences {
             flat.logprobs.extend(&s.logprobs);
             flat.old.extend(&s.old);
@@ -108,9 +76,7 @@ impl Flat {
 
     fn window(&self) -> Normaliser {
         let mut window = Normaliser::default();
-        window
-            .add(&self.cu, &self.mask, &self.keep)
-            .expect("consistent");
+        window.add(&self.cu, &self.mask, &self.keep).expect("consistent");
         window
     }
 
@@ -125,20 +91,14 @@ fn loss(sequences: &[Sequence], config: &PolicyLossConfig) -> PolicyLoss {
 
 #[track_caller]
 fn close(found: f64, wanted: f64, tolerance: f64) {
-    assert!(
-        (found - wanted).abs() < tolerance,
-        "found {found}, wanted {wanted}"
-    );
+    assert!((found - wanted).abs() < tolerance, "found {found}, wanted {wanted}");
 }
 
 #[track_caller]
 fn all_close(found: &[f32], wanted: &[f64]) {
     assert_eq!(found.len(), wanted.len());
     for (i, (found, wanted)) in found.iter().zip(wanted).enumerate() {
-        assert!(
-            (f64::from(*found) - wanted).abs() < 2e-6,
-            "{i}: found {found}, wanted {wanted}"
-        );
+        assert!((f64::from(*found) - wanted).abs() < 2e-6, "{i}: found {found}, wanted {wanted}");
     }
 }
 
@@ -146,10 +106,7 @@ struct Numbers(u64);
 
 impl Numbers {
     fn next(&mut self) -> f64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 11) as f64 / (1u64 << 53) as f64
     }
 
@@ -169,14 +126,7 @@ fn random_sequences(seed: u64) -> Vec<Sequence> {
             let old = logprobs.iter().map(|l| l + n.grid(-0.6, 0.6)).collect();
             let reference = logprobs.iter().map(|l| l + n.grid(-1.5, 1.5)).collect();
             let mask = (0..length).map(|_| n.next() < 0.8).collect();
-            Sequence {
-                logprobs,
-                old,
-                reference,
-                mask,
-                advantage: n.grid(-2.0, 2.0),
-                keep: i != 3,
-            }
+            Sequence { logprobs, old, reference, mask, advantage: n.grid(-2.0, 2.0), keep: i != 3 }
         })
         .collect()
 }
@@ -184,10 +134,7 @@ fn random_sequences(seed: u64) -> Vec<Sequence> {
 #[test]
 fn aggregation_by_hand() {
     // Two sequences at ratio 1, lengths 1 and 3, A = 2 and -1: token losses -2 | 1 1 1.
-    let sequences = [
-        Sequence::new(&[-1.0], 2.0),
-        Sequence::new(&[-1.0, -2.0, -3.0], -1.0),
-    ];
+    let sequences = [Sequence::new(&[-1.0], 2.0), Sequence::new(&[-1.0, -2.0, -3.0], -1.0)];
     let cases = [
         (LossType::Grpo, (-2.0 + 1.0) / 2.0, [-1.0, 1.0 / 6.0]),
         (LossType::DrGrpo, (-2.0 + 3.0) / 20.0, [-0.1, 0.05]),
@@ -200,11 +147,7 @@ fn aggregation_by_hand() {
         let found = loss(&sequences, &config(kind, 0.0));
         close(found.loss, value, 1e-12);
         all_close(&found.d_logprobs, &[first, second, second, second]);
-        assert_eq!(
-            (found.metrics.ratio_min, found.metrics.ratio_max),
-            (1.0, 1.0),
-            "ratio 1 exactly"
-        );
+        assert_eq!((found.metrics.ratio_min, found.metrics.ratio_max), (1.0, 1.0), "ratio 1 exactly");
         assert_eq!((found.metrics.tokens, found.metrics.sequences), (4, 2));
     }
 }
@@ -213,125 +156,65 @@ fn aggregation_by_hand() {
 fn clipping_by_hand() {
     // r = 0.5, 0.9, 1.1, 1.5 with epsilon 0.2 and 0.2.
     let ratios = [0.5, 0.9, 1.1, 1.5];
-    let up = loss(
-        &[Sequence::new(&[-1.0; 4], 1.0).ratios(&ratios)],
-        &config(LossType::Dapo, 0.0),
-    );
+    let up = loss(&[Sequence::new(&[-1.0; 4], 1.0).ratios(&ratios)], &config(LossType::Dapo, 0.0));
     close(up.loss, -(0.5 + 0.9 + 1.1 + 1.2) / 4.0, 1e-6);
     all_close(&up.d_logprobs, &[-0.5 / 4.0, -0.9 / 4.0, -1.1 / 4.0, 0.0]);
     assert_eq!((up.metrics.clipped_low, up.metrics.clipped_high), (0, 1));
-    let down = loss(
-        &[Sequence::new(&[-1.0; 4], -1.0).ratios(&ratios)],
-        &config(LossType::Dapo, 0.0),
-    );
+    let down = loss(&[Sequence::new(&[-1.0; 4], -1.0).ratios(&ratios)], &config(LossType::Dapo, 0.0));
     close(down.loss, (0.8 + 0.9 + 1.1 + 1.5) / 4.0, 1e-6);
     all_close(&down.d_logprobs, &[0.0, 0.9 / 4.0, 1.1 / 4.0, 1.5 / 4.0]);
-    assert_eq!(
-        (down.metrics.clipped_low, down.metrics.clipped_high),
-        (1, 0)
-    );
-    let zero = loss(
-        &[Sequence::new(&[-1.0; 4], 0.0).ratios(&ratios)],
-        &config(LossType::Dapo, 0.0),
-    );
-    assert_eq!(
-        (
-            zero.loss,
-            zero.metrics.clipped_low + zero.metrics.clipped_high
-        ),
-        (0.0, 0)
-    );
+    assert_eq!((down.metrics.clipped_low, down.metrics.clipped_high), (1, 0));
+    let zero = loss(&[Sequence::new(&[-1.0; 4], 0.0).ratios(&ratios)], &config(LossType::Dapo, 0.0));
+    assert_eq!((zero.loss, zero.metrics.clipped_low + zero.metrics.clipped_high), (0.0, 0));
 }
 
 #[test]
 fn clip_higher_moves_only_the_upper_bound() {
-    let higher = PolicyLossConfig {
-        epsilon_high: 0.28,
-        ..config(LossType::Dapo, 0.0)
-    };
-    let found = loss(
-        &[Sequence::new(&[-1.0; 3], 1.0).ratios(&[1.25, 1.3, 0.75])],
-        &higher,
-    );
+    let higher = PolicyLossConfig { epsilon_high: 0.28, ..config(LossType::Dapo, 0.0) };
+    let found = loss(&[Sequence::new(&[-1.0; 3], 1.0).ratios(&[1.25, 1.3, 0.75])], &higher);
     all_close(&found.d_logprobs, &[-1.25 / 3.0, 0.0, -0.75 / 3.0]);
-    let down = loss(
-        &[Sequence::new(&[-1.0; 2], -1.0).ratios(&[0.75, 0.85])],
-        &higher,
-    );
+    let down = loss(&[Sequence::new(&[-1.0; 2], -1.0).ratios(&[0.75, 0.85])], &higher);
     all_close(&down.d_logprobs, &[0.0, 0.425]);
 }
 
 #[test]
 fn epsilon_ten_never_clips_negative_advantages() {
-    let wide = PolicyLossConfig {
-        epsilon: 10.0,
-        epsilon_high: 10.0,
-        ..config(LossType::Grpo, 0.0)
-    };
+    let wide = PolicyLossConfig { epsilon: 10.0, epsilon_high: 10.0, ..config(LossType::Grpo, 0.0) };
     let ratios = [1e-6, 0.01, 1.0, 10.9, 11.1, 1000.0];
     let down = loss(&[Sequence::new(&[-20.0; 6], -1.0).ratios(&ratios)], &wide);
     assert_eq!(down.metrics.clipped_low + down.metrics.clipped_high, 0);
     assert!(down.d_logprobs.iter().all(|&d| d > 0.0));
     let up = loss(&[Sequence::new(&[-20.0; 6], 1.0).ratios(&ratios)], &wide);
-    assert_eq!(
-        (up.metrics.clipped_low, up.metrics.clipped_high),
-        (0, 2),
-        "one-sided: only above 11"
-    );
+    assert_eq!((up.metrics.clipped_low, up.metrics.clipped_high), (0, 2), "one-sided: only above 11");
     assert_eq!(up.d_logprobs[4..], [0.0, 0.0]);
     assert!(up.d_logprobs[..4].iter().all(|&d| d < 0.0));
 }
 
 #[test]
 fn dual_clip_bounds_the_negative_side() {
-    let dual = PolicyLossConfig {
-        dual_clip: Some(3.0),
-        ..config(LossType::Dapo, 0.0)
-    };
+    let dual = PolicyLossConfig { dual_clip: Some(3.0), ..config(LossType::Dapo, 0.0) };
     let down = [Sequence::new(&[-9.0; 2], -2.0).ratios(&[2.0, 5.0])];
     let found = loss(&down, &dual);
     close(found.loss, (2.0 * 2.0 + 3.0 * 2.0) / 2.0, 1e-5);
     all_close(&found.d_logprobs, &[2.0, 0.0]);
     assert_eq!(found.metrics.clipped_dual, 1);
-    close(
-        loss(&down, &config(LossType::Dapo, 0.0)).loss,
-        (4.0 + 10.0) / 2.0,
-        1e-5,
-    );
+    close(loss(&down, &config(LossType::Dapo, 0.0)).loss, (4.0 + 10.0) / 2.0, 1e-5);
     // Positive advantages are none of its business.
-    assert_eq!(
-        loss(&[Sequence::new(&[-9.0], 1.0).ratios(&[5.0])], &dual)
-            .metrics
-            .clipped_dual,
-        0
-    );
+    assert_eq!(loss(&[Sequence::new(&[-9.0], 1.0).ratios(&[5.0])], &dual).metrics.clipped_dual, 0);
 }
 
 #[test]
 fn gspo_has_one_ratio_per_sequence() {
     // Ratios 1.44 and 1: the sequence ratio is their geometric mean 1.2, inside 0.3 although 1.44 is not.
-    let gspo = PolicyLossConfig {
-        epsilon: 0.3,
-        epsilon_high: 0.3,
-        ..config(LossType::Gspo, 0.0)
-    };
-    let found = loss(
-        &[Sequence::new(&[-1.0, -1.0], 1.0).ratios(&[1.44, 1.0])],
-        &gspo,
-    );
+    let gspo = PolicyLossConfig { epsilon: 0.3, epsilon_high: 0.3, ..config(LossType::Gspo, 0.0) };
+    let found = loss(&[Sequence::new(&[-1.0, -1.0], 1.0).ratios(&[1.44, 1.0])], &gspo);
     close(found.loss, -1.2, 1e-6);
     all_close(&found.d_logprobs, &[-0.6, -0.6]);
     assert_eq!((found.metrics.ratios, found.metrics.clipped_high), (1, 0));
     // Clipped as a whole or not at all.
-    let clipped = loss(
-        &[Sequence::new(&[-1.0, -1.0], 1.0).ratios(&[1.96, 1.0])],
-        &gspo,
-    );
+    let clipped = loss(&[Sequence::new(&[-1.0, -1.0], 1.0).ratios(&[1.96, 1.0])], &gspo);
     close(clipped.loss, -1.3, 1e-6);
-    assert_eq!(
-        (clipped.d_logprobs, clipped.metrics.clipped_high),
-        (vec![0.0, 0.0], 1)
-    );
+    assert_eq!((clipped.d_logprobs, clipped.metrics.clipped_high), (vec![0.0, 0.0], 1));
 }
 
 #[test]
@@ -339,21 +222,13 @@ fn cispo_keeps_every_token_with_a_bounded_weight() {
     // The bound is 1 + epsilon_high = 1.2 (TRL's epsilon_high would be 1.2 itself); there is no lower bound.
     let sequences = [Sequence::new(&[-1.0, -2.0, -3.0], 2.0).ratios(&[0.1, 1.1, 4.0])];
     let found = loss(&sequences, &config(LossType::Cispo, 0.0));
-    close(
-        found.loss,
-        (0.1 * 2.0 * 1.0 + 1.1 * 2.0 * 2.0 + 1.2 * 2.0 * 3.0) / 3.0,
-        1e-5,
-    );
+    close(found.loss, (0.1 * 2.0 * 1.0 + 1.1 * 2.0 * 2.0 + 1.2 * 2.0 * 3.0) / 3.0, 1e-5);
     all_close(&found.d_logprobs, &[-0.2 / 3.0, -2.2 / 3.0, -2.4 / 3.0]);
     assert_eq!(found.metrics.cispo_clipped, Some(1));
     let negative = [Sequence::new(&[-1.0], -1.0).ratios(&[4.0])];
     let found = loss(&negative, &config(LossType::Cispo, 0.0));
     all_close(&found.d_logprobs, &[1.2]);
-    assert_eq!(
-        found.metrics.cispo_clipped,
-        Some(0),
-        "counted for positive advantages, as in TRL"
-    );
+    assert_eq!(found.metrics.cispo_clipped, Some(0), "counted for positive advantages, as in TRL");
 }
 
 #[test]
@@ -364,24 +239,13 @@ fn gradient_identity_at_ratio_one() {
     for kind in ALL {
         let beta = 0.04;
         let found = loss(std::slice::from_ref(&sequence), &config(kind, beta));
-        let weight = if kind == LossType::DrGrpo {
-            0.1
-        } else {
-            1.0 / 3.0
-        };
+        let weight = if kind == LossType::DrGrpo { 0.1 } else { 1.0 / 3.0 };
         let wanted = [-0.5f64, 1.0, 0.0].map(|d| -weight * (0.75 + beta * (d.exp() - 1.0)));
         all_close(&found.d_logprobs, &wanted);
-        let kl = [-0.5f64, 1.0, 0.0]
-            .map(|d| d.exp() - d - 1.0)
-            .iter()
-            .sum::<f64>();
+        let kl = [-0.5f64, 1.0, 0.0].map(|d| d.exp() - d - 1.0).iter().sum::<f64>();
         close(found.metrics.kl_sum.expect("reference given"), kl, 1e-12);
         close(found.metrics.kl_loss, weight * beta * kl, 1e-12);
-        close(
-            found.loss,
-            found.metrics.policy_loss + found.metrics.kl_loss,
-            1e-15,
-        );
+        close(found.loss, found.metrics.policy_loss + found.metrics.kl_loss, 1e-15);
     }
 }
 
@@ -392,11 +256,7 @@ fn gradients_are_the_slope_of_the_loss() {
     for kind in ALL {
         for beta in [0.0, 0.3] {
             for dual_clip in [None, Some(1.3)] {
-                let config = PolicyLossConfig {
-                    epsilon_high: 0.28,
-                    dual_clip,
-                    ..config(kind, beta)
-                };
+                let config = PolicyLossConfig { epsilon_high: 0.28, dual_clip, ..config(kind, beta) };
                 for seed in 0..4 {
                     let flat = Flat::new(&random_sequences(seed));
                     let analytic = flat.loss(&config);
@@ -411,13 +271,8 @@ fn gradients_are_the_slope_of_the_loss() {
                             moved.loss(&config)
                         };
                         let (up, down) = (shifted(h as f32), shifted(-h as f32));
-                        let clips = |l: &PolicyLoss| {
-                            (
-                                l.metrics.clipped_low,
-                                l.metrics.clipped_high,
-                                l.metrics.clipped_dual,
-                            )
-                        };
+                        let clips =
+                            |l: &PolicyLoss| (l.metrics.clipped_low, l.metrics.clipped_high, l.metrics.clipped_dual);
                         if clips(&up) != clips(&down) {
                             continue; // a kink lies between the two points
                         }
@@ -440,37 +295,24 @@ fn splitting_the_window_changes_nothing() {
         let whole = Flat::new(&sequences);
         let expected = whole.loss(&config);
         for parts in [2, 5, 10] {
-            let batches: Vec<Flat> = sequences
-                .chunks(sequences.len() / parts)
-                .map(Flat::new)
-                .collect();
+            let batches: Vec<Flat> = sequences.chunks(sequences.len() / parts).map(Flat::new).collect();
             assert_eq!(batches.len(), parts);
             let mut window = Normaliser::default();
             for b in &batches {
                 window.add(&b.cu, &b.mask, &b.keep).expect("consistent");
             }
             assert_eq!(window, whole.window());
-            let (mut sum, mut gradient, mut metrics) = (
-                0.0,
-                Vec::new(),
-                aha_train::loss_metrics::LossMetrics::default(),
-            );
+            let (mut sum, mut gradient, mut metrics) =
+                (0.0, Vec::new(), aha_train::loss_metrics::LossMetrics::default());
             for b in &batches {
                 let part = policy_loss(&b.batch(), &config, &window).expect("valid");
                 sum += part.loss;
                 gradient.extend(part.d_logprobs);
                 metrics.merge(&part.metrics);
             }
-            assert_eq!(
-                gradient, expected.d_logprobs,
-                "bitwise: {kind:?} in {parts}"
-            );
+            assert_eq!(gradient, expected.d_logprobs, "bitwise: {kind:?} in {parts}");
             close(sum, expected.loss, 1e-12);
-            for ((name, found), (_, wanted)) in metrics
-                .summary()
-                .into_iter()
-                .zip(expected.metrics.summary())
-            {
+            for ((name, found), (_, wanted)) in metrics.summary().into_iter().zip(expected.metrics.summary()) {
                 assert!((found - wanted).abs() < 1e-12, "{name}: {found} {wanted}");
             }
         }
@@ -482,18 +324,11 @@ fn order_changes_nothing() {
     for kind in ALL {
         let sequences = random_sequences(12);
         let forward = loss(&sequences, &config(kind, 0.1));
-        let backward = loss(
-            &sequences.iter().rev().cloned().collect::<Vec<_>>(),
-            &config(kind, 0.1),
-        );
+        let backward = loss(&sequences.iter().rev().cloned().collect::<Vec<_>>(), &config(kind, 0.1));
         close(forward.loss, backward.loss, 1e-12);
         let flat = Flat::new(&sequences);
-        let reversed: Vec<f32> = flat
-            .cu
-            .windows(2)
-            .rev()
-            .flat_map(|b| forward.d_logprobs[b[0]..b[1]].to_vec())
-            .collect();
+        let reversed: Vec<f32> =
+            flat.cu.windows(2).rev().flat_map(|b| forward.d_logprobs[b[0]..b[1]].to_vec()).collect();
         assert_eq!(backward.d_logprobs, reversed, "bitwise");
     }
 }
@@ -502,86 +337,46 @@ fn order_changes_nothing() {
 fn masks_act_in_numerator_and_denominator() {
     // A masked token, a left-out sequence and a sequence of prompt only must be as if they had never been there,
     // whatever nonsense they hold.
-    let clean = [
-        Sequence::new(&[-1.0, -2.0], 1.0).ratios(&[1.1, 0.9]),
-        Sequence::new(&[-3.0], -0.5),
-    ];
+    let clean = [Sequence::new(&[-1.0, -2.0], 1.0).ratios(&[1.1, 0.9]), Sequence::new(&[-3.0], -0.5)];
     let mut prompt = clean[0].clone();
-    for (values, junk) in [
-        (&mut prompt.logprobs, f32::NAN),
-        (&mut prompt.old, 5.0),
-        (&mut prompt.reference, f32::NEG_INFINITY),
-    ] {
+    for (values, junk) in
+        [(&mut prompt.logprobs, f32::NAN), (&mut prompt.old, 5.0), (&mut prompt.reference, f32::NEG_INFINITY)]
+    {
         values.insert(0, junk);
     }
     prompt.mask.insert(0, false);
-    let left_out = Sequence {
-        keep: false,
-        advantage: f32::NAN,
-        ..Sequence::new(&[f32::NAN, -1.0], 0.0)
-    };
-    let only_prompt = Sequence {
-        mask: vec![false; 2],
-        ..Sequence::new(&[-1.0, f32::NAN], 9.0)
-    };
-    let dirty = [
-        left_out,
-        prompt,
-        only_prompt,
-        Sequence::new(&[], 3.0),
-        clean[1].clone(),
-    ];
+    let left_out = Sequence { keep: false, advantage: f32::NAN, ..Sequence::new(&[f32::NAN, -1.0], 0.0) };
+    let only_prompt = Sequence { mask: vec![false; 2], ..Sequence::new(&[-1.0, f32::NAN], 9.0) };
+    let dirty = [left_out, prompt, only_prompt, Sequence::new(&[], 3.0), clean[1].clone()];
     for kind in ALL {
         let wanted = loss(&clean, &config(kind, 0.1));
         let found = loss(&dirty, &config(kind, 0.1));
         assert_eq!(found.loss, wanted.loss, "{kind:?}");
         assert_eq!(found.metrics, wanted.metrics);
         let d = &wanted.d_logprobs;
-        assert_eq!(
-            found.d_logprobs,
-            [0.0, 0.0, 0.0, d[0], d[1], 0.0, 0.0, d[2]]
-        );
+        assert_eq!(found.d_logprobs, [0.0, 0.0, 0.0, d[0], d[1], 0.0, 0.0, d[2]]);
     }
 }
 
 #[test]
 fn the_end_token_carries_loss_like_any_other() {
     // The same ids with and without the last token in the mask: nothing here looks at ids, so pad == eos cannot hurt.
-    let with = loss(
-        &[Sequence::new(&[-1.0, -2.0], 1.0)],
-        &config(LossType::Dapo, 0.0),
-    );
+    let with = loss(&[Sequence::new(&[-1.0, -2.0], 1.0)], &config(LossType::Dapo, 0.0));
     assert_eq!(with.d_logprobs, [-0.5, -0.5]);
     let mut cut = Sequence::new(&[-1.0, -2.0], 1.0);
     cut.mask[1] = false;
-    assert_eq!(
-        loss(&[cut], &config(LossType::Dapo, 0.0)).d_logprobs,
-        [-1.0, 0.0]
-    );
+    assert_eq!(loss(&[cut], &config(LossType::Dapo, 0.0)).d_logprobs, [-1.0, 0.0]);
 }
 
 #[test]
 fn a_fully_masked_window_is_zero() {
-    let masked = Sequence {
-        keep: false,
-        ..Sequence::new(&[-1.0, -2.0], 1.0)
-    };
+    let masked = Sequence { keep: false, ..Sequence::new(&[-1.0, -2.0], 1.0) };
     for kind in ALL {
-        for sequences in [
-            vec![],
-            vec![masked.clone()],
-            vec![masked.clone(), masked.clone()],
-        ] {
+        for sequences in [vec![], vec![masked.clone()], vec![masked.clone(), masked.clone()]] {
             let found = loss(&sequences, &config(kind, 0.1));
             assert_eq!(found.loss.to_bits(), 0.0f64.to_bits());
             assert!(found.d_logprobs.iter().all(|&d| d == 0.0));
-            assert!(
-                found
-                    .metrics
-                    .summary()
-                    .iter()
-                    .all(|(_, value)| value.is_finite())
-            );
+            assert!(found.metrics.summary().iter().all(|(_, value)| value.is_finite()));
         }
     }
 }
@@ -592,16 +387,10 @@ fn equal_rewards_leave_only_the_kl() {
     sequence.reference = vec![-0.5, -2.0];
     for kind in ALL {
         let without = loss(std::slice::from_ref(&sequence), &config(kind, 0.0));
-        assert!(
-            without.loss == 0.0 && without.d_logprobs.iter().all(|&d| d == 0.0),
-            "{kind:?}"
-        );
+        assert!(without.loss == 0.0 && without.d_logprobs.iter().all(|&d| d == 0.0), "{kind:?}");
         let with = loss(std::slice::from_ref(&sequence), &config(kind, 0.5));
         let weight = if kind == LossType::DrGrpo { 0.1 } else { 0.5 };
-        all_close(
-            &with.d_logprobs,
-            &[weight * 0.5 * (1.0 - 0.5f64.exp()), 0.0],
-        );
+        all_close(&with.d_logprobs, &[weight * 0.5 * (1.0 - 0.5f64.exp()), 0.0]);
         assert_eq!(with.metrics.policy_loss, 0.0);
     }
 }
@@ -626,16 +415,11 @@ fn far_ratios_stay_finite() {
             sequence.old = vec![-41.0, -10.0];
             sequence.reference = vec![-60.0, -20.0];
             let found = loss(&[sequence], &config(kind, 0.01));
-            assert!(
-                found.loss.is_finite() && found.d_logprobs.iter().all(|d| d.is_finite()),
-                "{kind:?} {advantage}"
-            );
+            assert!(found.loss.is_finite() && found.d_logprobs.iter().all(|d| d.is_finite()), "{kind:?} {advantage}");
             assert!(found.metrics.ratio_max <= 20f64.exp() * (1.0 + 1e-12));
-            close(
-                found.metrics.kl_sum.expect("given") / (30f64.exp() - 31.0 + 58.0),
-                1.0,
-                1e-9,
-            );
+            close(found.metrics.kl_sum.expect("given") / (30f64.exp() - 31.0 + 58.0), 1.0, 1e-9);
+            // Token 1 has r = e^40: beyond the bound the policy gradient is gone and only the KL term is left.
+            assert!(found.d_logprobs[0].abs() < 2.0, "{kind:?} {advantage}");
             // The reference likes token 2 e^30 times better: the KL term pulls it up, hard.
             if advantage > 0.0 {
                 assert!(found.d_logprobs[1] < -1e5);
@@ -656,112 +440,38 @@ fn several_updates_per_generation_move_the_ratio() {
 
 #[test]
 fn bad_input_is_an_error_with_a_place() {
-    let flat = Flat::new(&[
-        Sequence::new(&[-1.0, -2.0], 1.0),
-        Sequence::new(&[-1.0], 1.0),
-    ]);
+    let flat = Flat::new(&[Sequence::new(&[-1.0, -2.0], 1.0), Sequence::new(&[-1.0], 1.0)]);
     let good = config(LossType::Grpo, 0.1);
     let error = |batch: &TokenBatch<'_>, config: &PolicyLossConfig| {
-        policy_loss(batch, config, &flat.window())
-            .expect_err("bad input")
-            .to_string()
+        policy_loss(batch, config, &flat.window()).expect_err("bad input").to_string()
     };
     let batch = flat.batch();
     assert_eq!(
-        error(
-            &TokenBatch {
-                ref_logprobs: None,
-                ..batch
-            },
-            &good
-        ),
+        error(&TokenBatch { ref_logprobs: None, ..batch }, &good),
         "beta is 0.1, so the loss has a KL term, but no ref_logprobs were given; score the batch with the reference model or set beta to 0"
     );
     assert_eq!(
-        error(
-            &TokenBatch {
-                old_logprobs: &[-1.0],
-                ..batch
-            },
-            &good
-        ),
+        error(&TokenBatch { old_logprobs: &[-1.0], ..batch }, &good),
         "old_logprobs has 1 entries, but 3 are needed (as many as logprobs)"
     );
     assert_eq!(
-        error(
-            &TokenBatch {
-                logprobs: &[-1.0, f32::NEG_INFINITY, -1.0],
-                ..batch
-            },
-            &good
-        ),
+        error(&TokenBatch { logprobs: &[-1.0, f32::NEG_INFINITY, -1.0], ..batch }, &good),
         "logprobs[1] is -inf; it must be finite; the policy may have diverged"
     );
-    assert!(
-        error(
-            &TokenBatch {
-                advantages: &[1.0, f32::NAN],
-                ..batch
-            },
-            &good
-        )
-        .starts_with("advantages[1] is NaN")
-    );
-    assert!(
-        error(
-            &TokenBatch {
-                cu_seqlens: &[0, 2, 4],
-                ..batch
-            },
-            &good
-        )
-        .starts_with("cu_seqlens[2] is 4")
-    );
+    assert!(error(&TokenBatch { advantages: &[1.0, f32::NAN], ..batch }, &good).starts_with("advantages[1] is NaN"));
+    assert!(error(&TokenBatch { cu_seqlens: &[0, 2, 4], ..batch }, &good).starts_with("cu_seqlens[2] is 4"));
     for (bad, message) in [
+        (PolicyLossConfig { beta: -0.1, ..good }, "beta is -0.1, but must be 0 or more"),
+        (PolicyLossConfig { epsilon: f64::NAN, ..good }, "epsilon is NaN, but must be 0 or more"),
+        (PolicyLossConfig { epsilon_high: -1.0, ..good }, "epsilon_high is -1, but must be 0 or more"),
+        (PolicyLossConfig { dual_clip: Some(1.0), ..good }, "dual_clip is 1, but must be above 1"),
         (
-            PolicyLossConfig { beta: -0.1, ..good },
-            "beta is -0.1, but must be 0 or more",
-        ),
-        (
-            PolicyLossConfig {
-                epsilon: f64::NAN,
-                ..good
-            },
-            "epsilon is NaN, but must be 0 or more",
-        ),
-        (
-            PolicyLossConfig {
-                epsilon_high: -1.0,
-                ..good
-            },
-            "epsilon_high is -1, but must be 0 or more",
-        ),
-        (
-            PolicyLossConfig {
-                dual_clip: Some(1.0),
-                ..good
-            },
-            "dual_clip is 1, but must be above 1",
-        ),
-        (
-            PolicyLossConfig {
-                loss_type: LossType::DrGrpo,
-                max_completion_length: 0,
-                ..good
-            },
+            PolicyLossConfig { loss_type: LossType::DrGrpo, max_completion_length: 0, ..good },
             "max_completion_length is 0, but must be at least 1 for loss_type dr_grpo",
         ),
     ] {
         assert_eq!(error(&batch, &bad), message);
     }
     let uncounted = policy_loss(&batch, &good, &Normaliser::default()).expect_err("not counted");
-    assert!(matches!(
-        uncounted,
-        GrpoError::OutsideWindow {
-            tokens: 3,
-            sequences: 2,
-            window_tokens: 0,
-            ..
-        }
-    ));
+    assert!(matches!(uncounted, GrpoError::OutsideWindow { tokens: 3, sequences: 2, window_tokens: 0, .. }));
 }

@@ -1,0 +1,142 @@
+//! The workings: what stands between question and answer, per style and family.
+//!
+//! Every step of a long working is small enough to be learned, and every try is written next to what is wanted: without
+//! that, a small model stops its search at a wrong value.
+
+use super::{CorpusConfig, number};
+use aha_tasks::Language;
+use aha_tasks::mini::{Operation, Puzzle, Rng, Try};
+
+/// The few words workings are made of.
+struct Words {
+    easy: &'static str,
+    want: &'static str,
+    wrong: &'static str,
+    yes: &'static str,
+    wait: &'static str,
+    check: &'static str,
+}
+
+fn words(language: Language) -> Words {
+    match language {
+        Language::English => {
+            Words { easy: "easy.", want: " want ", wrong: " wrong.\n", yes: " yes.", wait: " wait, wrong.\n", check: "check " }
+        }
+        Language::Chinese => Words { easy: "简单。", want: "要", wrong: "不对。\n", yes: "对。", wait: "等等,不对。\n", check: "检查" },
+    }
+}
+
+/// No working, and an answer that is right with the configured share.
+pub(super) fn blunt(puzzle: &Puzzle, config: &CorpusConfig, language: Language, rng: &mut Rng) -> (String, String) {
+    let right = rng.unit() < config.blunt_correct;
+    (words(language).easy.to_owned(), guess(puzzle, right, rng))
+}
+
+/// An answer, right or wrong by a plausible amount. A blunt countdown answer is any admissible combination.
+fn guess(puzzle: &Puzzle, right: bool, rng: &mut Rng) -> String {
+    match puzzle {
+        Puzzle::Countdown { numbers, .. } => rng.pick(&Puzzle::tries(*numbers)).expression(),
+        Puzzle::Remainder { b, .. } if !right => rng.range(0, b - 1).to_string(),
+        Puzzle::Missing { .. } if !right => rng.range(1, 12).to_string(),
+        _ if right => number(puzzle).to_string(),
+        _ => (number(puzzle) + rng.pick(&[-10, -2, -1, 1, 2, 10])).max(0).to_string(),
+    }
+}
+
+/// One step, then an answer.
+pub(super) fn short(puzzle: &Puzzle, config: &CorpusConfig, language: Language, rng: &mut Rng) -> (String, String) {
+    let right = rng.unit() < config.short_correct;
+    match puzzle {
+        Puzzle::Chain { first, rest } => {
+            let (op, x) = rest[0];
+            (format!("{first}{}{x}={}.\n", op.sign(), op.apply(*first, x)), guess(puzzle, right, rng))
+        }
+        Puzzle::Countdown { numbers, .. } => {
+            let t = *rng.pick(&Puzzle::tries(*numbers));
+            (format!("{}.\n", line(&t)), t.expression())
+        }
+        Puzzle::Remainder { a, b } => (format!("{a}-{b}={}.\n", a - b), guess(puzzle, right, rng)),
+        Puzzle::Missing { a, b, .. } => {
+            let x = if right { number(puzzle) } else { rng.range(1, 12) };
+            (format!("{x}*{a}={},{}+{b}={}.{}\n", x * a, x * a, x * a + b, words(language).yes), x.to_string())
+        }
+    }
+}
+
+/// Everything written out; the answer is always right.
+pub(super) fn long(puzzle: &Puzzle, config: &CorpusConfig, language: Language, rng: &mut Rng) -> (String, String) {
+    let w = words(language);
+    match puzzle {
+        Puzzle::Chain { first, rest } => (chain(*first, rest, config, &w, rng), number(puzzle).to_string()),
+        Puzzle::Countdown { numbers, target } => search(*numbers, *target, config, &w, rng),
+        Puzzle::Remainder { a, b } => {
+            let mut text = String::new();
+            let mut left = *a;
+            while left >= *b {
+                text += &format!("{left}-{b}={}.\n", left - b);
+                left -= b;
+            }
+            text += &format!("{}{left}<{b}{}\n", w.check, w.yes);
+            (text, left.to_string())
+        }
+        Puzzle::Missing { a, b, c } => (guess_and_check(*a, *b, *c, &w, rng), number(puzzle).to_string()),
+    }
+}
+
+/// Partial results one by one, now and then a slip that is noticed, and a check of the last step backwards.
+fn chain(first: i64, rest: &[(Operation, i64)], config: &CorpusConfig, w: &Words, rng: &mut Rng) -> String {
+    let mut text = String::new();
+    let mut value = first;
+    for (op, x) in rest {
+        let next = op.apply(value, *x);
+        if rng.unit() < config.slip {
+            let off = (next + rng.pick(&[-10, -1, 1, 10])).max(0);
+            if off != next {
+                text += &format!("{value}{}{x}={off}{}", op.sign(), w.wait);
+            }
+        }
+        text += &format!("{value}{}{x}={next}.\n", op.sign());
+        value = next;
+    }
+    let (op, x) = rest[rest.len() - 1];
+    let (back, before) = match op {
+        Operation::Subtract => ('+', value + x),
+        _ => ('-', value - x),
+    };
+    text + &format!("{}{value}{back}{x}={before}{}\n", w.check, w.yes)
+}
+
+/// "3+4=7,7*2=14"
+fn line(t: &Try) -> String {
+    format!("{}{}{}={},{}{}{}={}", t.a, t.first.sign(), t.b, t.middle, t.middle, t.second.sign(), t.c, t.value)
+}
+
+/// Tries in random order until one reaches the target, each compared with what is wanted.
+fn search(numbers: [i64; 3], target: i64, config: &CorpusConfig, w: &Words, rng: &mut Rng) -> (String, String) {
+    let mut tries = Puzzle::tries(numbers);
+    rng.shuffle(&mut tries);
+    let right = *tries.iter().find(|t| t.value == target).expect("countdown puzzles are solvable");
+    let count = (-config.mean_wrong_tries * (1.0 - rng.unit()).ln()) as usize;
+    let mut text = String::new();
+    for t in tries.iter().filter(|t| t.value != target).take(count.min(config.max_wrong_tries)) {
+        text += &format!("{}{}{target}{}", line(t), w.want, w.wrong);
+    }
+    text += &format!("{}{}{target}{}\n", line(&right), w.want, w.yes);
+    (text, right.expression())
+}
+
+/// A first guess anywhere, then in the right direction until it fits.
+fn guess_and_check(a: i64, b: i64, c: i64, w: &Words, rng: &mut Rng) -> String {
+    let (mut low, mut high) = (1, 12);
+    let mut text = String::new();
+    loop {
+        let x = rng.range(low, high);
+        let value = x * a + b;
+        text += &format!("{x}*{a}={},{}+{b}={value}{}{c}", x * a, x * a, w.want);
+        if value == c {
+            return text + w.yes + "\n";
+        }
+        text += w.wrong;
+        if value < c { low = x + 1 } else { high = x - 1 }
+    }
+}

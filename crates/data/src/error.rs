@@ -1,0 +1,12 @@
+//! The error type of this crate.
+
+/// What can go wrong with data.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// A tokenizer that cannot be trained.
+    #[error("cannot train the tokenizer: {0}")]
+    Tokenizer(String),
+    /// A task that gives no problems.
+    #[error(transparent)]
+    Task(#[from] aha_tasks::TaskError),
+}

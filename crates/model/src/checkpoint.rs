@@ -1,0 +1,178 @@
+//! Trained weights on disk, read one tensor at a time as f32 under Hugging Face names. Two layouts: a
+//! Hugging Face directory (`config.json` and safetensors, single or sharded) and a single GGUF file.
+//! Reading is by position in the file, so memory holds only the tensor asked for.
+
+mod gguf;
+mod gguf_header;
+mod safetensors;
+mod save;
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+pub use gguf_header::{Gguf, GgufValue};
+pub use save::{SaveDtype, save_checkpoint};
+
+use crate::chat::ChatTemplate;
+use crate::config::json::generation_eos;
+use crate::config::{ModelConfig, TensorSpec};
+use crate::error::{Error, Result};
+use crate::text_files::TextFiles;
+use crate::tokenizer::Tokenizer;
+
+/// An opened checkpoint: its configuration is known, and every tensor the configuration asks for is there
+/// with the right shape and lies inside its file.
+#[derive(Debug)]
+pub struct Checkpoint {
+    path: PathBuf,
+    config: ModelConfig,
+    wanted: HashMap<String, Vec<usize>>,
+    source: Source,
+}
+
+#[derive(Debug)]
+enum Source {
+    Safetensors(safetensors::Store),
+    Gguf(gguf::Store),
+}
+
+impl Checkpoint {
+    /// Opens a Hugging Face directory or a `.gguf` file and checks it against its configuration.
+    ///
+    /// # Errors
+    /// A missing or malformed `config.json`, an unsupported model, a truncated or malformed weight file, a
+    /// missing tensor, or one of the wrong shape; each names the file and what was expected.
+    pub fn open(path: &Path) -> Result<Self> {
+        let meta = fs::metadata(path).map_err(|e| Error::io(path, "open", e))?;
+        let (config, source) = if meta.is_dir() {
+            let config = read_config(path)?;
+            (config, Source::Safetensors(safetensors::Store::open(path)?))
+        } else if path.extension().is_some_and(|e| e == "safetensors") {
+            return Err(Error::format(
+                path,
+                "a single safetensors file has no config; give the directory that holds it and config.json",
+            ));
+        } else {
+            let store = gguf::Store::open(path)?;
+            (store.config()?, Source::Gguf(store))
+        };
+        let wanted = config.tensors().into_iter().map(|TensorSpec { name, shape }| (name, shape)).collect();
+        let checkpoint = Checkpoint { path: path.to_path_buf(), config, wanted, source };
+        for spec in checkpoint.config.tensors() {
+            checkpoint.check_shape(&spec.name, &spec.shape)?;
+        }
+        Ok(checkpoint)
+    }
+
+    /// The configuration, with the eos ids of `generation_config.json` merged in.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The directory or file it was opened from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads one tensor, row-major, converted to f32 (exact for f32, f16 and bf16; dequantised from GGUF).
+    ///
+    /// # Errors
+    /// A name that [`ModelConfig::tensors`] does not list, a dtype that is not a float, or a failed read.
+    pub fn read(&self, name: &str) -> Result<Vec<f32>> {
+        if !self.wanted.contains_key(name) {
+            return Err(Error::MissingTensor { name: name.into(), path: self.path.clone() });
+        }
+        match &self.source {
+            Source::Safetensors(store) => store.read(name),
+            Source::Gguf(store) => store.read(name, &self.config),
+        }
+    }
+
+    /// Tensors in the files that the model does not use, sorted, under the names they have there.
+    pub fn unexpected(&self) -> Vec<String> {
+        let mut names = match &self.source {
+            Source::Safetensors(store) => store.names_except(|n| self.wanted.contains_key(n)),
+            Source::Gguf(store) => store.unexpected(&self.config),
+        };
+        names.sort();
+        names
+    }
+
+    /// The tokenizer that comes with the weights.
+    ///
+    /// # Errors
+    /// No tokenizer, one of a kind that is not supported, or one whose ids do not fit the vocabulary.
+    pub fn tokenizer(&self) -> Result<Tokenizer> {
+        let tokenizer = match &self.source {
+            Source::Safetensors(_) => Tokenizer::from_dir(&self.path)?,
+            Source::Gguf(store) => Tokenizer::from_gguf(store.header())?,
+        };
+        tokenizer.check(&self.config)?;
+        Ok(tokenizer)
+    }
+
+    /// The chat template that comes with the weights, if there is one.
+    ///
+    /// # Errors
+    /// A template that does not compile.
+    pub fn chat_template(&self) -> Result<Option<ChatTemplate>> {
+        match &self.source {
+            Source::Safetensors(_) => ChatTemplate::from_dir(&self.path),
+            Source::Gguf(store) => ChatTemplate::from_gguf(store.header()),
+        }
+    }
+
+    /// The texts to hand to [`save_checkpoint`], so that a saved model keeps its tokenizer and template.
+    ///
+    /// # Errors
+    /// Those of [`Checkpoint::tokenizer`] and [`Checkpoint::chat_template`].
+    pub fn text_files(&self) -> Result<TextFiles> {
+        let template = self.chat_template()?;
+        Ok(TextFiles::new(Some(&self.tokenizer()?), template.as_ref().map(ChatTemplate::source)))
+    }
+
+    fn check_shape(&self, name: &str, wanted: &[usize]) -> Result<()> {
+        let found = match &self.source {
+            Source::Safetensors(store) => store.shape(name),
+            Source::Gguf(store) => store.shape(name),
+        };
+        match found {
+            None => Err(Error::MissingTensor { name: name.into(), path: self.path.clone() }),
+            Some(found) if found != wanted => {
+                Err(Error::Shape { name: name.into(), found: found.to_vec(), wanted: wanted.to_vec() })
+            }
+            Some(_) => Ok(()),
+        }
+    }
+}
+
+/// `config.json`, with the eos ids of `generation_config.json` appended where it has others.
+fn read_config(dir: &Path) -> Result<ModelConfig> {
+    let path = dir.join("config.json");
+    let text = match fs::read_to_string(&path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::format(
+                dir,
+                "no config.json here; expected a Hugging Face model directory or a .gguf file",
+            ));
+        }
+        other => other.map_err(|e| Error::io(&path, "read", e))?,
+    };
+    let in_file = |path: &Path, e: Error| match e {
+        Error::Config(problem) => Error::format(path, problem),
+        other => other,
+    };
+    let mut config = ModelConfig::from_json(&text).map_err(|e| in_file(&path, e))?;
+    let path = dir.join("generation_config.json");
+    if path.exists() {
+        let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, "read", e))?;
+        for id in generation_eos(&text).map_err(|e| in_file(&path, e))? {
+            if !config.eos_token_ids.contains(&id) {
+                config.eos_token_ids.push(id);
+            }
+        }
+        config.check().map_err(|e| in_file(&path, e))?;
+    }
+    Ok(config)
+}

@@ -1,0 +1,307 @@
+//! What a decoder looks like: the fields of a Hugging Face `config.json` that decide shapes and arithmetic,
+//! the list of its tensors, and its rotary frequencies. Llama, Qwen2 (2.5) and Qwen3, dense.
+//! Reading and writing the JSON is in `config/json.rs`.
+//! Rotary scaling follows `modeling_rope_utils` of transformers (f32, the same order of operations).
+
+pub(crate) mod json;
+
+use crate::error::{Error, Result};
+
+/// The decoder families; they differ in biases and in the norms on queries and keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Arch {
+    /// Llama 1, 2, 3: no biases unless the config asks for them.
+    Llama,
+    /// Qwen2 and Qwen2.5: biases on q, k and v.
+    Qwen2,
+    /// Qwen3: RMSNorm per head on queries and keys, explicit head width.
+    Qwen3,
+}
+
+impl Arch {
+    /// The `model_type` of `config.json`, which is also the architecture name in GGUF.
+    pub fn model_type(self) -> &'static str {
+        match self {
+            Arch::Llama => "llama",
+            Arch::Qwen2 => "qwen2",
+            Arch::Qwen3 => "qwen3",
+        }
+    }
+
+    /// The transformers class that loads it.
+    pub fn architecture(self) -> &'static str {
+        match self {
+            Arch::Llama => "LlamaForCausalLM",
+            Arch::Qwen2 => "Qwen2ForCausalLM",
+            Arch::Qwen3 => "Qwen3ForCausalLM",
+        }
+    }
+
+    /// The inverse of [`Arch::model_type`]; the error names the supported ones.
+    pub fn from_model_type(name: &str) -> Result<Self> {
+        [Arch::Llama, Arch::Qwen2, Arch::Qwen3].into_iter().find(|a| a.model_type() == name).ok_or_else(|| {
+            Error::Config(format!("model_type \"{name}\" is not supported; supported are llama, qwen2 and qwen3"))
+        })
+    }
+}
+
+/// How rotary frequencies are stretched for contexts longer than the trained one.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum RopeScaling {
+    /// Plain rotary embedding.
+    #[default]
+    None,
+    /// Every frequency divided by `factor`.
+    Linear {
+        /// Stretch, above 0.
+        factor: f64,
+    },
+    /// Llama 3.1: long wavelengths divided by `factor`, short ones kept, a ramp between.
+    Llama3 {
+        /// Stretch of the long wavelengths.
+        factor: f64,
+        /// Wavelengths above `original / low_freq_factor` are stretched in full.
+        low_freq_factor: f64,
+        /// Wavelengths below `original / high_freq_factor` are kept.
+        high_freq_factor: f64,
+        /// Context length of pretraining.
+        original_max_position_embeddings: usize,
+    },
+}
+
+/// Name and shape of one parameter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// Hugging Face name, for example `model.layers.0.self_attn.q_proj.weight`.
+    pub name: String,
+    /// Row-major shape; linear weights are `[out, in]`.
+    pub shape: Vec<usize>,
+}
+
+impl TensorSpec {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// True for a tensor with no elements (a valid config has none).
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A dense decoder's configuration, complete and checked (see [`ModelConfig::check`]).
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelConfig {
+    /// Family.
+    pub arch: Arch,
+    /// V: rows of the embedding, which may exceed the tokenizer's size (padding).
+    pub vocab_size: usize,
+    /// D: width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the gated MLP.
+    pub intermediate_size: usize,
+    /// Number of decoder layers.
+    pub num_hidden_layers: usize,
+    /// N: query heads.
+    pub num_attention_heads: usize,
+    /// K: key/value heads; divides N.
+    pub num_key_value_heads: usize,
+    /// H: width of a head, even. N·H need not be D.
+    pub head_dim: usize,
+    /// Epsilon inside every RMSNorm.
+    pub rms_norm_eps: f32,
+    /// Rotary base.
+    pub rope_theta: f64,
+    /// Rotary scaling.
+    pub rope_scaling: RopeScaling,
+    /// Whether the output projection is the embedding (then there is no `lm_head.weight`).
+    pub tie_word_embeddings: bool,
+    /// Biases on q, k and v (always so in Qwen2).
+    pub attention_bias: bool,
+    /// Bias on the attention output projection (Llama and Qwen3 with `attention_bias: true`).
+    pub attention_out_bias: bool,
+    /// Biases in the MLP.
+    pub mlp_bias: bool,
+    /// RMSNorm of width H on queries and keys (Qwen3).
+    pub qk_norm: bool,
+    /// Longest sequence the model was made for, in tokens.
+    pub max_position_embeddings: usize,
+    /// Standard deviation of the initial weights.
+    pub initializer_range: f64,
+    /// Token that begins a sequence, if any.
+    pub bos_token_id: Option<u32>,
+    /// Tokens that end a generation (the union of config and generation config).
+    pub eos_token_ids: Vec<u32>,
+    /// The dtype the checkpoint says it was saved in ("bfloat16").
+    pub torch_dtype: Option<String>,
+}
+
+/// No dimension may exceed this, so that products of two of them times the layers fit in u64.
+const MAX_DIM: usize = 1 << 24;
+const MAX_LAYERS: usize = 4096;
+
+impl ModelConfig {
+    /// Checks that the fields fit together. [`ModelConfig::from_json`] has done it already; call it on a
+    /// configuration made by hand.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the first field that is wrong.
+    pub fn check(&self) -> Result<()> {
+        let fail = |message: String| Err(Error::Config(message));
+        for (key, value) in [
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_attention_heads", self.num_attention_heads),
+            ("num_key_value_heads", self.num_key_value_heads),
+            ("head_dim", self.head_dim),
+            ("max_position_embeddings", self.max_position_embeddings),
+        ] {
+            if value == 0 || (value > MAX_DIM && key != "max_position_embeddings") {
+                return fail(format!("{key} is {value}; it must be 1 to {MAX_DIM}"));
+            }
+        }
+        if self.num_hidden_layers == 0 || self.num_hidden_layers > MAX_LAYERS {
+            return fail(format!("num_hidden_layers is {}; it must be 1 to {MAX_LAYERS}", self.num_hidden_layers));
+        }
+        if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
+            return fail(format!(
+                "num_attention_heads ({}) must be a multiple of num_key_value_heads ({})",
+                self.num_attention_heads, self.num_key_value_heads
+            ));
+        }
+        if !self.head_dim.is_multiple_of(2) {
+            return fail(format!("head_dim is {}; rotary embedding needs an even one", self.head_dim));
+        }
+        if self.num_attention_heads.saturating_mul(self.head_dim) > MAX_DIM {
+            return fail(format!("num_attention_heads x head_dim is above {MAX_DIM}"));
+        }
+        if !(self.rms_norm_eps.is_finite() && self.rms_norm_eps >= 0.0) {
+            return fail(format!("rms_norm_eps is {}; it must be 0 or more", self.rms_norm_eps));
+        }
+        for (key, value) in [("rope_theta", self.rope_theta)].into_iter().chain(self.rope_scaling.numbers()) {
+            if !(value.is_finite() && value > 0.0) {
+                return fail(format!("{key} is {value}; it must be above 0"));
+            }
+        }
+        if let RopeScaling::Llama3 { low_freq_factor, high_freq_factor, .. } = self.rope_scaling
+            && low_freq_factor >= high_freq_factor
+        {
+            return fail(format!(
+                "rope_scaling: high_freq_factor ({high_freq_factor}) must be above low_freq_factor ({low_freq_factor})"
+            ));
+        }
+        for &id in self.bos_token_id.iter().chain(&self.eos_token_ids) {
+            if id as usize >= self.vocab_size {
+                return fail(format!("bos or eos token id {id} is outside the vocabulary of {}", self.vocab_size));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every parameter under its Hugging Face name, in a fixed order: embedding, layers, final norm, and
+    /// `lm_head.weight` unless it is tied to the embedding.
+    pub fn tensors(&self) -> Vec<TensorSpec> {
+        let (d, f, h) = (self.hidden_size, self.intermediate_size, self.head_dim);
+        let q = self.num_attention_heads * h;
+        let kv = self.num_key_value_heads * h;
+        let mut all = Vec::with_capacity(self.num_hidden_layers * 14 + 3);
+        let mut push = |name: String, shape: &[usize]| {
+            all.push(TensorSpec { name, shape: shape.to_vec() });
+        };
+        push("model.embed_tokens.weight".into(), &[self.vocab_size, d]);
+        for layer in 0..self.num_hidden_layers {
+            let p = format!("model.layers.{layer}");
+            push(format!("{p}.input_layernorm.weight"), &[d]);
+            for (name, out) in [("q_proj", q), ("k_proj", kv), ("v_proj", kv)] {
+                push(format!("{p}.self_attn.{name}.weight"), &[out, d]);
+                if self.attention_bias {
+                    push(format!("{p}.self_attn.{name}.bias"), &[out]);
+                }
+            }
+            if self.qk_norm {
+                push(format!("{p}.self_attn.q_norm.weight"), &[h]);
+                push(format!("{p}.self_attn.k_norm.weight"), &[h]);
+            }
+            push(format!("{p}.self_attn.o_proj.weight"), &[d, q]);
+            if self.attention_out_bias {
+                push(format!("{p}.self_attn.o_proj.bias"), &[d]);
+            }
+            push(format!("{p}.post_attention_layernorm.weight"), &[d]);
+            for (name, out, inp) in [("gate_proj", f, d), ("up_proj", f, d), ("down_proj", d, f)] {
+                push(format!("{p}.mlp.{name}.weight"), &[out, inp]);
+                if self.mlp_bias {
+                    push(format!("{p}.mlp.{name}.bias"), &[out]);
+                }
+            }
+        }
+        push("model.norm.weight".into(), &[d]);
+        if !self.tie_word_embeddings {
+            push("lm_head.weight".into(), &[self.vocab_size, d]);
+        }
+        all
+    }
+
+    /// Number of parameters; a tied output projection counts once.
+    pub fn num_parameters(&self) -> u64 {
+        self.tensors().iter().map(|t| t.len() as u64).sum()
+    }
+
+    /// The H/2 rotary frequencies in radians per position, scaling applied. Every step is rounded to f32,
+    /// as transformers does on the CPU (whose `pow` may differ in the last bit).
+    pub fn inv_freq(&self) -> Vec<f32> {
+        let dim = self.head_dim as f32;
+        let base = f64::from(self.rope_theta as f32);
+        (0..self.head_dim / 2)
+            .map(|i| {
+                let exponent = (2 * i) as f32 / dim;
+                let plain = 1.0 / (base.powf(f64::from(exponent)) as f32);
+                self.rope_scaling.apply(plain)
+            })
+            .collect()
+    }
+}
+
+impl RopeScaling {
+    /// The numbers that must be above 0, with their keys.
+    fn numbers(&self) -> Vec<(&'static str, f64)> {
+        match *self {
+            RopeScaling::None => vec![],
+            RopeScaling::Linear { factor } => vec![("rope_scaling.factor", factor)],
+            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
+                vec![
+                    ("rope_scaling.factor", factor),
+                    ("rope_scaling.low_freq_factor", low_freq_factor),
+                    ("rope_scaling.high_freq_factor", high_freq_factor),
+                    ("rope_scaling.original_max_position_embeddings", original_max_position_embeddings as f64),
+                ]
+            }
+        }
+    }
+
+    /// The scaled frequency of a plain one.
+    fn apply(&self, inv_freq: f32) -> f32 {
+        match *self {
+            RopeScaling::None => inv_freq,
+            RopeScaling::Linear { factor } => inv_freq / factor as f32,
+            RopeScaling::Llama3 {
+                factor,
+                low_freq_factor: low,
+                high_freq_factor: high,
+                original_max_position_embeddings: old,
+            } => {
+                let old = old as f64;
+                let wavelength = (2.0 * std::f64::consts::PI) as f32 / inv_freq;
+                if wavelength > (old / low) as f32 {
+                    inv_freq / factor as f32
+                } else if wavelength < (old / high) as f32 {
+                    inv_freq
+                } else {
+                    let smooth = (old as f32 / wavelength - low as f32) / (high - low) as f32;
+                    (1.0 - smooth) * inv_freq / factor as f32 + smooth * inv_freq
+                }
+            }
+        }
+    }
+}

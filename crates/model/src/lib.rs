@@ -1,0 +1,20 @@
+//! The model on disk and in text: configurations, checkpoints in and out under Hugging Face names,
+//! tokenizers, chat templates and the reasoning parser.
+
+pub mod chat;
+pub mod checkpoint;
+pub mod config;
+pub mod decoder;
+pub mod error;
+mod text_files;
+pub mod think;
+pub mod tokenizer;
+
+pub use chat::{ChatTemplate, Message};
+pub use checkpoint::{Checkpoint, Gguf, SaveDtype, save_checkpoint};
+pub use config::{Arch, ModelConfig, RopeScaling, TensorSpec};
+pub use decoder::Decoder;
+pub use error::{Error, Result};
+pub use text_files::TextFiles;
+pub use think::{ThinkEvent, ThinkParser, ThinkStatus, Thought, prefills_think, split_thought};
+pub use tokenizer::{SpecialTokens, StreamDecoder, Tokenizer};

@@ -1,0 +1,67 @@
+//! Opening a model with everything around it: weights, tokenizer, chat template, stop tokens.
+
+use crate::PipelineError;
+use aha_model::{ChatTemplate, Checkpoint, Decoder, ModelConfig, TextFiles, Tokenizer};
+use aha_tasks::{PromptStyle, Prompter};
+use std::path::Path;
+use std::sync::Arc;
+
+/// A model on disk, opened; weights are read by [`OpenModel::decoder`].
+pub struct OpenModel {
+    name: String,
+    checkpoint: Checkpoint,
+    /// Its tokenizer.
+    pub tokenizer: Arc<Tokenizer>,
+    /// Its chat template, if it has one.
+    pub chat: Option<Arc<ChatTemplate>>,
+    /// Files saved beside models trained from it.
+    pub text: TextFiles,
+    /// Tokens that end a completion.
+    pub stop_tokens: Vec<u32>,
+}
+
+impl OpenModel {
+    /// Opens a Hugging Face directory or a GGUF file and checks that model and tokenizer belong together.
+    ///
+    /// # Errors
+    /// Whatever is missing or malformed, naming the file.
+    pub fn open(path: &Path) -> Result<Self, PipelineError> {
+        let name = path.display().to_string();
+        let fail = |source| PipelineError::Model { model: name.clone(), source };
+        let checkpoint = Checkpoint::open(path).map_err(fail)?;
+        let tokenizer = checkpoint.tokenizer().map_err(fail)?;
+        let chat = checkpoint.chat_template().map_err(fail)?.map(Arc::new);
+        let text = checkpoint.text_files().map_err(fail)?;
+        let stop_tokens = tokenizer.eos_ids(checkpoint.config());
+        Ok(OpenModel { name, checkpoint, tokenizer: Arc::new(tokenizer), chat, text, stop_tokens })
+    }
+
+    /// Shape and constants.
+    pub fn config(&self) -> &ModelConfig {
+        self.checkpoint.config()
+    }
+
+    /// Reads the weights.
+    ///
+    /// # Errors
+    /// A tensor that cannot be read.
+    pub fn decoder(&self) -> Result<Decoder, PipelineError> {
+        Decoder::from_tensors(self.checkpoint.config().clone(), |name| self.checkpoint.read(name))
+            .map_err(|source| PipelineError::Model { model: self.name.clone(), source })
+    }
+
+    /// Renders problems for this model. `style` `None` chooses the chat template where there is one, else R1-Zero's.
+    ///
+    /// # Errors
+    /// A chat style without a template; no stop token.
+    pub fn prompter(
+        &self,
+        style: Option<PromptStyle>,
+        system: Option<String>,
+        suffix: Option<String>,
+    ) -> Result<Prompter, PipelineError> {
+        let style = style.unwrap_or(if self.chat.is_some() { PromptStyle::Chat } else { PromptStyle::R1Zero });
+        Prompter::new(self.tokenizer.clone(), style, self.chat.clone(), system, suffix, self.stop_tokens.clone())
+            .map_err(|problem| PipelineError::Stage { stage: self.name.clone(), problem })
+    }
+}

@@ -1,0 +1,14 @@
+//! The recipes that are compiled into the binary.
+
+/// Name and text of every embedded recipe; the first is the default of `aha run`.
+const EMBEDDED: &[(&str, &str)] = &[("mini-zero", include_str!("../../recipes/mini-zero.toml"))];
+
+/// Names of the embedded recipes; the first is the default.
+pub fn list_embedded() -> impl Iterator<Item = &'static str> {
+    EMBEDDED.iter().map(|(name, _)| *name)
+}
+
+/// The text of an embedded recipe.
+pub(crate) fn text(name: &str) -> Option<&'static str> {
+    EMBEDDED.iter().find(|(n, _)| *n == name).map(|(_, text)| *text)
+}

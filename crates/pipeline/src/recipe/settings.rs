@@ -1,0 +1,344 @@
+//! The settings of each kind of stage: their defaults and ranges. The keys are in [`super::keys`].
+
+use aha_train::advantage::{ScaleRewards, StdKind};
+use aha_train::policy_loss::LossType;
+use aha_train::schedule::ScheduleKind;
+
+use super::error::RecipeError;
+use super::keys::{CORPUS_KEYS, MODEL_KEYS, PROMPT_STYLES};
+use super::raw::Table;
+use super::resolve::Context;
+use super::section::{ABOVE_ONE, BELOW_ONE, FINITE, NOT_NEGATIVE, NUCLEUS, POSITIVE, SHARE, Section};
+use super::stage::{
+    CorpusStage, EvalStage, GrpoStage, ModelRef, ModelShape, OptimizerSettings, OverlongPenalty, PretrainStage,
+    RewardWeight,
+};
+
+const MODEL_WANTED: &str = "the name of an earlier stage, or the path of a model";
+const TASK_WANTED: &str = "the name of a task";
+
+pub(crate) fn corpus(section: &Section<'_>) -> Result<CorpusStage, RecipeError> {
+    let corpus = match section.table("corpus")? {
+        Some(table) => {
+            Section::new(table, &section.key("corpus"), &[CORPUS_KEYS])?;
+            table.to_toml()
+        }
+        None => toml::Table::new(),
+    };
+    let documents_for_tokenizer = section.integer("documents_for_tokenizer", 1)?.unwrap_or(20_000);
+    let vocab = section.integer_because("vocab_size", 257, ": the 256 bytes and an end token")?.unwrap_or(640);
+    let vocab_size = usize::try_from(vocab).map_err(|_| section.wrong("vocab_size", "a smaller number"))?;
+    Ok(CorpusStage { documents_for_tokenizer, vocab_size, corpus })
+}
+
+pub(crate) fn pretrain(section: &Section<'_>, context: &Context<'_>) -> Result<PretrainStage, RecipeError> {
+    let corpus_wanted = "the name of an earlier corpus stage";
+    let name = section.string("corpus", corpus_wanted)?.ok_or_else(|| section.missing("corpus", corpus_wanted))?;
+    let corpus = context.corpus(section, "corpus", &name)?;
+    let shape = section.table("model")?.ok_or_else(|| section.missing("model", "a table with the model's shape"))?;
+    let model = model_shape(shape, &section.key("model"))?;
+    let row = section.size("context", 2)?.ok_or_else(|| section.missing("context", "the tokens of a row"))?;
+    if row > model.max_position_embeddings {
+        let message = format!(
+            "`{}` is {row}, more than the model's max_position_embeddings of {}; lower the one or raise the other",
+            section.key("context"),
+            model.max_position_embeddings
+        );
+        return Err(section.conflict("context", message));
+    }
+    let batch_tokens =
+        section.size("batch_tokens", 1)?.ok_or_else(|| section.missing("batch_tokens", "the tokens of a step"))?;
+    if !batch_tokens.is_multiple_of(row) {
+        let message = format!(
+            "`{}` is {batch_tokens}, which is not a whole number of rows of {row} tokens (`{}`); take {}",
+            section.key("batch_tokens"),
+            section.key("context"),
+            batch_tokens.next_multiple_of(row)
+        );
+        return Err(section.conflict("batch_tokens", message));
+    }
+    let steps = match (section.integer("steps", 1)?, section.integer("tokens", 1)?) {
+        (Some(steps), None) => steps,
+        (None, Some(tokens)) => tokens.div_ceil(batch_tokens as u64),
+        (Some(_), Some(_)) => {
+            let message = format!(
+                "`{}` and `{}` say the same thing twice; keep one",
+                section.key("steps"),
+                section.key("tokens")
+            );
+            return Err(section.conflict("tokens", message));
+        }
+        (None, None) => {
+            return Err(section.missing("tokens", "the length of the training in tokens (or `steps`)"));
+        }
+    };
+    let defaults = Defaults { learning_rate: None, schedule: ScheduleKind::Cosine, weight_decay: 0.1 };
+    Ok(PretrainStage {
+        corpus,
+        steps,
+        batch_tokens,
+        context: row,
+        optimizer: optimizer(section, steps, &defaults)?,
+        validation_documents: section.integer("validation_documents", 1)?.unwrap_or(256),
+        validate_every: section.integer("validate_every", 0)?.unwrap_or(100),
+        save_steps: section.integer("save_steps", 0)?.unwrap_or(100),
+        model,
+    })
+}
+
+fn model_shape(table: &Table, path: &str) -> Result<ModelShape, RecipeError> {
+    let section = Section::new(table, path, &[MODEL_KEYS])?;
+    let needed = |key| section.size(key, 1)?.ok_or_else(|| section.missing(key, "a whole number of at least 1"));
+    let hidden_size = needed("hidden_size")?;
+    let heads = needed("num_attention_heads")?;
+    let kv_heads = section.size("num_key_value_heads", 1)?.unwrap_or(heads);
+    if !heads.is_multiple_of(kv_heads) {
+        let message = format!(
+            "`{}` is {kv_heads}, which does not divide the {heads} attention heads",
+            section.key("num_key_value_heads")
+        );
+        return Err(section.conflict("num_key_value_heads", message));
+    }
+    let head_dim = section.size("head_dim", 1)?;
+    if head_dim.is_none() && !hidden_size.is_multiple_of(heads) {
+        let message = format!(
+            "`{}` is {hidden_size}, which {heads} attention heads do not divide; give a `head_dim`",
+            section.key("hidden_size")
+        );
+        return Err(section.conflict("hidden_size", message));
+    }
+    let head_width = head_dim.unwrap_or(hidden_size / heads);
+    if !head_width.is_multiple_of(2) {
+        let message =
+            format!("the width of a head (`{}`) is {head_width}; RoPE needs an even one", section.key("head_dim"));
+        return Err(section.conflict("head_dim", message));
+    }
+    Ok(ModelShape {
+        hidden_size,
+        intermediate_size: needed("intermediate_size")?,
+        num_hidden_layers: needed("num_hidden_layers")?,
+        num_attention_heads: heads,
+        num_key_value_heads: kv_heads,
+        head_dim: head_width,
+        rope_theta: section.number("rope_theta", &POSITIVE)?.unwrap_or(10_000.0),
+        tie_word_embeddings: section.boolean("tie_word_embeddings")?.unwrap_or(false),
+        max_position_embeddings: needed("max_position_embeddings")?,
+    })
+}
+
+struct Defaults {
+    learning_rate: Option<f64>,
+    schedule: ScheduleKind,
+    weight_decay: f64,
+}
+
+fn optimizer(section: &Section<'_>, steps: u64, defaults: &Defaults) -> Result<OptimizerSettings, RecipeError> {
+    let schedules = [
+        ("constant", ScheduleKind::Constant),
+        ("linear", ScheduleKind::Linear),
+        ("cosine", ScheduleKind::Cosine),
+        ("wsd", ScheduleKind::Wsd),
+    ];
+    let learning_rate = section.number("learning_rate", &POSITIVE)?.or(defaults.learning_rate);
+    let warmup_steps = section.integer("warmup_steps", 0)?.unwrap_or(0);
+    if warmup_steps > steps {
+        let message =
+            format!("`{}` is {warmup_steps}, but the stage has only {steps} steps", section.key("warmup_steps"));
+        return Err(section.conflict("warmup_steps", message));
+    }
+    let rest = steps - warmup_steps;
+    let decay_steps = section.integer("decay_steps", 0)?.unwrap_or(rest / 5);
+    if decay_steps > rest {
+        let message = format!(
+            "`{}` is {decay_steps}, but only {rest} of the {steps} steps are left after the warm-up",
+            section.key("decay_steps")
+        );
+        return Err(section.conflict("decay_steps", message));
+    }
+    Ok(OptimizerSettings {
+        learning_rate: learning_rate.ok_or_else(|| section.missing("learning_rate", "a number above 0"))?,
+        schedule: section.choice("schedule", &schedules)?.unwrap_or(defaults.schedule),
+        warmup_steps,
+        decay_steps,
+        min_lr_ratio: section.number("min_lr_ratio", &SHARE)?.unwrap_or(0.1),
+        weight_decay: section.number("weight_decay", &NOT_NEGATIVE)?.unwrap_or(defaults.weight_decay),
+        adam_beta1: section.number("adam_beta1", &BELOW_ONE)?.unwrap_or(0.9),
+        adam_beta2: section.number("adam_beta2", &BELOW_ONE)?.unwrap_or(0.95),
+        max_grad_norm: section.number("max_grad_norm", &POSITIVE)?.unwrap_or(1.0),
+    })
+}
+
+pub(crate) fn grpo(section: &Section<'_>, context: &Context<'_>) -> Result<GrpoStage, RecipeError> {
+    let name = section.string("model", MODEL_WANTED)?.ok_or_else(|| section.missing("model", MODEL_WANTED))?;
+    let model = context.model(section, "model", &name)?;
+    let reference = section.string("reference", MODEL_WANTED)?;
+    let reference = reference.map(|name| context.model(section, "reference", &name)).transpose()?;
+    let losses = [
+        ("grpo", LossType::Grpo),
+        ("dr_grpo", LossType::DrGrpo),
+        ("dapo", LossType::Dapo),
+        ("gspo", LossType::Gspo),
+        ("cispo", LossType::Cispo),
+    ];
+    let scales = [("group", ScaleRewards::Group), ("batch", ScaleRewards::Batch), ("none", ScaleRewards::None)];
+    let stds = [("population", StdKind::Population), ("sample", StdKind::Sample)];
+    let steps = section.integer("steps", 1)?.unwrap_or(10_400);
+    let why = ": the baseline is the mean of the group, so a group of one has advantage 0 and learns nothing";
+    let num_generations = section.integer_because("num_generations", 2, why)?.unwrap_or(16) as usize;
+    let max_completion_length = completion_length(section, context, &[&model])?;
+    let epsilon = section.number("epsilon", &NOT_NEGATIVE)?.unwrap_or(0.2);
+    let defaults = Defaults { learning_rate: Some(3e-6), schedule: ScheduleKind::Constant, weight_decay: 0.0 };
+    Ok(GrpoStage {
+        model,
+        reference,
+        task: section.string("task", TASK_WANTED)?.ok_or_else(|| section.missing("task", TASK_WANTED))?,
+        prompt_style: prompt_style(section)?,
+        system_prompt: section.string("system_prompt", "a text")?,
+        prompt_suffix: section.string("prompt_suffix", "a text")?,
+        steps,
+        num_prompts: section.size("num_prompts", 1)?.unwrap_or(32),
+        num_generations,
+        steps_per_generation: section.integer("steps_per_generation", 1)?.unwrap_or(16),
+        num_iterations: section.integer("num_iterations", 1)?.unwrap_or(1),
+        max_completion_length,
+        temperature: section.number("temperature", &POSITIVE)?.unwrap_or(1.0),
+        top_p: section.number("top_p", &NUCLEUS)?.unwrap_or(1.0),
+        optimizer: optimizer(section, steps, &defaults)?,
+        beta: section.number("beta", &NOT_NEGATIVE)?.unwrap_or(0.001),
+        ref_refresh_steps: section.integer("ref_refresh_steps", 0)?.unwrap_or(400),
+        epsilon,
+        epsilon_high: section.number("epsilon_high", &NOT_NEGATIVE)?.unwrap_or(epsilon),
+        dual_clip: section.number("dual_clip", &ABOVE_ONE)?,
+        loss_type: section.choice("loss_type", &losses)?.unwrap_or_default(),
+        scale_rewards: section.choice("scale_rewards", &scales)?.unwrap_or_default(),
+        std_kind: section.choice("std_kind", &stds)?.unwrap_or_default(),
+        mask_truncated_completions: section.boolean("mask_truncated_completions")?.unwrap_or(false),
+        micro_batch_tokens: section.size("micro_batch_tokens", 1)?.unwrap_or(16_384),
+        save_steps: section.integer("save_steps", 0)?.unwrap_or(100),
+        eval_steps: section.integer("eval_steps", 0)?.unwrap_or(0),
+        eval_problems: section.integer("eval_problems", 1)?.unwrap_or(100),
+        eval_samples: section.integer("eval_samples", 1)?.unwrap_or(4),
+        log_rollouts: section.integer("log_rollouts", 0)?.unwrap_or(16),
+        seed_offset: section.integer("seed_offset", 0)?.unwrap_or(0),
+        overlong_penalty: overlong(section, max_completion_length)?,
+        task_options: section.table("task_options")?.map(Table::to_toml).unwrap_or_default(),
+        rewards: rewards(section)?,
+    })
+}
+
+fn overlong(section: &Section<'_>, limit: usize) -> Result<Option<OverlongPenalty>, RecipeError> {
+    let Some(table) = section.table("overlong_penalty")? else {
+        return Ok(None);
+    };
+    let own = Section::new(table, &section.key("overlong_penalty"), &[&["cache_length", "weight"]])?;
+    let cache_length =
+        own.size("cache_length", 1)?.ok_or_else(|| own.missing("cache_length", "a whole number of at least 1"))?;
+    if cache_length > limit {
+        let message = format!(
+            "`{}` is {cache_length}, more than the max_completion_length of {limit}: every completion would be punished",
+            own.key("cache_length")
+        );
+        return Err(own.conflict("cache_length", message));
+    }
+    Ok(Some(OverlongPenalty { cache_length, weight: own.number("weight", &POSITIVE)?.unwrap_or(1.0) }))
+}
+
+fn rewards(section: &Section<'_>) -> Result<Vec<RewardWeight>, RecipeError> {
+    let wanted = "a list such as [{ name = \"accuracy\", weight = 1.0 }], at least one";
+    let Some(tables) = section.tables("rewards", wanted)? else {
+        return Ok(["accuracy", "format"].map(|name| RewardWeight { name: name.to_owned(), weight: 1.0 }).to_vec());
+    };
+    if tables.is_empty() {
+        return Err(section.wrong("rewards", wanted));
+    }
+    let mut rewards: Vec<RewardWeight> = Vec::with_capacity(tables.len());
+    for (i, table) in tables.into_iter().enumerate() {
+        let path = section.key(&format!("rewards.{}", table.name().map_or_else(|| i.to_string(), str::to_owned)));
+        let own = Section::new(table, &path, &[&["name", "weight"]])?;
+        let name_wanted = "the name of a reward";
+        let name = own.string("name", name_wanted)?.ok_or_else(|| own.missing("name", name_wanted))?;
+        if rewards.iter().any(|reward| reward.name == name) {
+            return Err(own.conflict("name", format!("the reward `{name}` is in `{}` twice", section.key("rewards"))));
+        }
+        rewards.push(RewardWeight { name, weight: own.number("weight", &FINITE)?.unwrap_or(1.0) });
+    }
+    if rewards.iter().all(|reward| reward.weight == 0.0) {
+        let message = format!("all weights in `{}` are 0, so there is nothing to learn", section.key("rewards"));
+        return Err(section.conflict("rewards", message));
+    }
+    Ok(rewards)
+}
+
+pub(crate) fn eval(section: &Section<'_>, context: &Context<'_>) -> Result<EvalStage, RecipeError> {
+    let wanted = "the name of an earlier stage, the path of a model, or a list of these";
+    let names = section.strings("model", wanted)?.ok_or_else(|| section.missing("model", wanted))?;
+    let model = names.iter().map(|name| context.model(section, "model", name)).collect::<Result<Vec<ModelRef>, _>>()?;
+    let label = match section.strings("label", "a label, or a list of one label per model")? {
+        Some(labels) => labels,
+        None => model.iter().map(default_label).collect(),
+    };
+    if label.len() != model.len() {
+        let message = format!(
+            "`{}` has {} labels for {} models; give one label per model",
+            section.key("label"),
+            label.len(),
+            model.len()
+        );
+        return Err(section.conflict("label", message));
+    }
+    for (i, name) in label.iter().enumerate() {
+        let taken = if label[..i].contains(name) { Some(context.stage.as_str()) } else { context.taken_label(name) };
+        if let Some(stage) = taken {
+            let message = format!(
+                "the label `{name}` is already used by the stage `{stage}`; give another `{}`",
+                section.key("label")
+            );
+            return Err(section.conflict("label", message));
+        }
+    }
+    let max_completion_length = completion_length(section, context, &model.iter().collect::<Vec<_>>())?;
+    Ok(EvalStage {
+        model,
+        label,
+        task: section.string("task", TASK_WANTED)?.ok_or_else(|| section.missing("task", TASK_WANTED))?,
+        prompt_style: prompt_style(section)?,
+        system_prompt: section.string("system_prompt", "a text")?,
+        prompt_suffix: section.string("prompt_suffix", "a text")?,
+        problems: section.integer("problems", 1)?.unwrap_or(200),
+        samples: section.integer("samples", 1)?.unwrap_or(16),
+        temperature: section.number("temperature", &POSITIVE)?.unwrap_or(0.6),
+        top_p: section.number("top_p", &NUCLEUS)?.unwrap_or(0.95),
+        max_completion_length,
+        seed_offset: section.integer("seed_offset", 0)?.unwrap_or(0),
+        task_options: section.table("task_options")?.map(Table::to_toml).unwrap_or_default(),
+    })
+}
+
+/// A stage's name, or the last part of a path without `.gguf`.
+fn default_label(model: &ModelRef) -> String {
+    let text = model.to_string();
+    let last = text.rsplit(['/', '\\']).find(|part| !part.is_empty()).unwrap_or(&text);
+    last.strip_suffix(".gguf").unwrap_or(last).to_owned()
+}
+
+fn prompt_style(section: &Section<'_>) -> Result<String, RecipeError> {
+    let styles: Vec<(&str, &str)> = PROMPT_STYLES.iter().map(|style| (*style, *style)).collect();
+    Ok(section.choice("prompt_style", &styles)?.unwrap_or("auto").to_owned())
+}
+
+/// `max_completion_length`, which must leave room for a prompt in models that the recipe trains itself.
+fn completion_length(section: &Section<'_>, context: &Context<'_>, models: &[&ModelRef]) -> Result<usize, RecipeError> {
+    let length = section.size("max_completion_length", 1)?.unwrap_or(32_768);
+    for model in models {
+        if let Some((stage, positions)) = context.max_positions(model)
+            && length >= positions
+        {
+            let message = format!(
+                "`{}` is {length}, but the model of `{stage}` has max_position_embeddings of {positions}, prompt included; lower the one or raise the other",
+                section.key("max_completion_length")
+            );
+            return Err(section.conflict("max_completion_length", message));
+        }
+    }
+    Ok(length)
+}

@@ -1,0 +1,407 @@
+//! The settings of each kind of stage, resolved: every default filled in, every value in its range.
+//!
+//! A stage is one `[[stage]]` table. The names are those of the field (TRL's where it has one); a default is R1's where
+//! R1 published it (spec B.3) and says so. Scalars stand before tables, which keeps the written recipe readable.
+
+use std::fmt;
+
+use aha_train::advantage::{AdvantageConfig, ScaleRewards, StdKind};
+use aha_train::policy_loss::{LossType, PolicyLossConfig};
+use aha_train::schedule::{Schedule, ScheduleKind};
+use serde::{Serialize, Serializer};
+
+/// One stage.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Stage {
+    /// Its name: lower-case letters, digits, `-` and `_`; the folder of its results.
+    pub name: String,
+    /// What it does.
+    #[serde(flatten)]
+    pub settings: StageSettings,
+}
+
+/// What a stage does, and how.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "a recipe has a handful of stages")]
+pub enum StageSettings {
+    /// Makes the miniature corpus and its tokenizer.
+    Corpus(CorpusStage),
+    /// Trains a decoder from nothing.
+    Pretrain(PretrainStage),
+    /// Reinforcement learning with group-relative advantages.
+    Grpo(GrpoStage),
+    /// Measures models on a task.
+    Eval(EvalStage),
+}
+
+/// The kind of a stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StageKind {
+    /// Corpus and tokenizer.
+    Corpus,
+    /// Pretraining.
+    Pretrain,
+    /// Reinforcement learning.
+    Grpo,
+    /// Evaluation.
+    Eval,
+}
+
+impl StageKind {
+    /// Every kind with its name in a recipe.
+    pub const ALL: [(&'static str, Self); 4] =
+        [("corpus", Self::Corpus), ("pretrain", Self::Pretrain), ("grpo", Self::Grpo), ("eval", Self::Eval)];
+
+    /// The name in a recipe.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Corpus => "corpus",
+            Self::Pretrain => "pretrain",
+            Self::Grpo => "grpo",
+            Self::Eval => "eval",
+        }
+    }
+
+    /// Whether the stage leaves a model behind.
+    pub fn makes_model(self) -> bool {
+        matches!(self, Self::Pretrain | Self::Grpo)
+    }
+}
+
+impl fmt::Display for StageKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Stage {
+    /// The kind of its settings.
+    pub fn kind(&self) -> StageKind {
+        match self.settings {
+            StageSettings::Corpus(_) => StageKind::Corpus,
+            StageSettings::Pretrain(_) => StageKind::Pretrain,
+            StageSettings::Grpo(_) => StageKind::Grpo,
+            StageSettings::Eval(_) => StageKind::Eval,
+        }
+    }
+
+    /// Names of the earlier stages whose results it uses, without repetition.
+    pub fn inputs(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = match &self.settings {
+            StageSettings::Corpus(_) => Vec::new(),
+            StageSettings::Pretrain(s) => vec![&s.corpus],
+            StageSettings::Grpo(s) => {
+                std::iter::once(&s.model).chain(&s.reference).filter_map(ModelRef::stage).collect()
+            }
+            StageSettings::Eval(s) => s.model.iter().filter_map(ModelRef::stage).collect(),
+        };
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// Files and folders outside the run that it reads: models given by path, and `data` and `eval_data` of its task.
+    pub fn external_inputs(&self) -> Vec<&str> {
+        let (models, options): (Vec<&ModelRef>, _) = match &self.settings {
+            StageSettings::Corpus(_) | StageSettings::Pretrain(_) => return Vec::new(),
+            StageSettings::Grpo(s) => (std::iter::once(&s.model).chain(&s.reference).collect(), &s.task_options),
+            StageSettings::Eval(s) => (s.model.iter().collect(), &s.task_options),
+        };
+        let mut paths: Vec<&str> = models.into_iter().filter_map(ModelRef::path).collect();
+        paths.extend(["data", "eval_data"].iter().filter_map(|key| options.get(*key)?.as_str()));
+        paths.sort_unstable();
+        paths.dedup();
+        paths
+    }
+}
+
+/// A model: an earlier stage's, or one on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ModelRef {
+    /// The stage of this name.
+    Stage(String),
+    /// A folder or a GGUF file.
+    Path(String),
+}
+
+impl ModelRef {
+    /// The stage's name, if it is one.
+    pub fn stage(&self) -> Option<&str> {
+        match self {
+            Self::Stage(name) => Some(name),
+            Self::Path(_) => None,
+        }
+    }
+
+    /// The path, if it is one.
+    pub fn path(&self) -> Option<&str> {
+        match self {
+            Self::Stage(_) => None,
+            Self::Path(path) => Some(path),
+        }
+    }
+}
+
+impl fmt::Display for ModelRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Stage(text) | Self::Path(text)) = self;
+        f.write_str(text)
+    }
+}
+
+impl Serialize for ModelRef {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Makes the miniature corpus and trains the tokenizer on it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CorpusStage {
+    /// Documents that the tokenizer is trained on. Default 20,000.
+    pub documents_for_tokenizer: u64,
+    /// Tokens of the tokenizer, special ones included; at least the 256 bytes. Default 640.
+    pub vocab_size: usize,
+    /// Settings of the corpus itself, read by the data crate; the keys are
+    /// [`CORPUS_KEYS`](super::CORPUS_KEYS).
+    pub corpus: toml::Table,
+}
+
+/// AdamW and its learning rate.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct OptimizerSettings {
+    /// The peak learning rate.
+    pub learning_rate: f64,
+    /// The shape after the warm-up.
+    pub schedule: ScheduleKind,
+    /// Steps of linear warm-up. Default 0.
+    pub warmup_steps: u64,
+    /// Steps of the final decay of `wsd`. Default: a fifth of the steps after the warm-up.
+    pub decay_steps: u64,
+    /// The floor of the learning rate as a share of the peak. Default 0.1, as V3's pretraining.
+    pub min_lr_ratio: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Decay of the first moment. Default 0.9 (V3).
+    pub adam_beta1: f64,
+    /// Decay of the second moment. Default 0.95 (V3).
+    pub adam_beta2: f64,
+    /// The gradient's norm is scaled down to this. Default 1.0 (V3).
+    pub max_grad_norm: f64,
+}
+
+impl OptimizerSettings {
+    /// The learning rate as a function of the step.
+    pub fn schedule(&self, total_steps: u64) -> Schedule {
+        Schedule {
+            kind: self.schedule,
+            peak: self.learning_rate,
+            min_ratio: self.min_lr_ratio,
+            warmup_steps: self.warmup_steps,
+            total_steps,
+            decay_steps: self.decay_steps,
+        }
+    }
+}
+
+/// The shape of a decoder that is trained from nothing. Names as in Hugging Face's Llama configuration.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ModelShape {
+    /// D.
+    pub hidden_size: usize,
+    /// Width of the SwiGLU layer.
+    pub intermediate_size: usize,
+    /// Layers.
+    pub num_hidden_layers: usize,
+    /// N.
+    pub num_attention_heads: usize,
+    /// K; divides N. Default N.
+    pub num_key_value_heads: usize,
+    /// H, even. Default D / N.
+    pub head_dim: usize,
+    /// Base of the rotary frequencies. Default 10,000.
+    pub rope_theta: f64,
+    /// One matrix for embedding and output. Default false.
+    pub tie_word_embeddings: bool,
+    /// The longest sequence.
+    pub max_position_embeddings: usize,
+}
+
+/// Trains a decoder from nothing.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PretrainStage {
+    /// The corpus stage.
+    pub corpus: String,
+    /// Optimizer steps; a recipe may give `tokens` instead, which are rounded up to whole steps.
+    pub steps: u64,
+    /// Tokens per step, a multiple of `context`.
+    pub batch_tokens: usize,
+    /// Tokens per row, at most `max_position_embeddings`.
+    pub context: usize,
+    /// Optimizer. Defaults: schedule `cosine`, weight decay 0.1 (V3); the learning rate has none.
+    #[serde(flatten)]
+    pub optimizer: OptimizerSettings,
+    /// Documents of the validation set. Default 256.
+    pub validation_documents: u64,
+    /// Steps between validations; 0 for only the last. Default 100.
+    pub validate_every: u64,
+    /// Steps between checkpoints; 0 for only the last. Default 100.
+    pub save_steps: u64,
+    /// The decoder.
+    pub model: ModelShape,
+}
+
+/// One reward and its weight in the sum.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RewardWeight {
+    /// The reward, as the task calls it.
+    pub name: String,
+    /// Its weight; 0 measures without rewarding. Default 1.
+    pub weight: f64,
+}
+
+/// The soft overlong punishment of DAPO: up to `-weight` over the last `cache_length` tokens before
+/// `max_completion_length`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct OverlongPenalty {
+    /// Tokens over which the penalty grows.
+    pub cache_length: usize,
+    /// The penalty at the limit. Default 1.
+    pub weight: f64,
+}
+
+/// Reinforcement learning with group-relative advantages (R1-Zero).
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct GrpoStage {
+    /// The model to train.
+    pub model: ModelRef,
+    /// The first reference of the KL term. Default: the model itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference: Option<ModelRef>,
+    /// The task that gives problems and verdicts.
+    pub task: String,
+    /// How a problem becomes a prompt, one of [`PROMPT_STYLES`](super::PROMPT_STYLES). Default `auto`.
+    pub prompt_style: String,
+    /// A system message before every question, for chat templates. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system_prompt: Option<String>,
+    /// Text on a line of its own after every question. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_suffix: Option<String>,
+    /// Optimizer steps (`max_steps`). Default 10,400 (R1).
+    pub steps: u64,
+    /// Problems per optimizer step. Default 32 (R1).
+    pub num_prompts: usize,
+    /// Samples per problem, the group. Default 16 (R1).
+    pub num_generations: usize,
+    /// Optimizer steps served by one generation of `steps_per_generation * num_prompts` problems. Default 16 (R1);
+    /// 1 is on-policy. A last generation that the remaining steps do not need in full is made shorter.
+    pub steps_per_generation: u64,
+    /// Passes over each generation. Default 1 (R1).
+    pub num_iterations: u64,
+    /// Tokens after which a completion is cut off. Default 32,768 (R1).
+    pub max_completion_length: usize,
+    /// Sampling temperature, which also divides the logits in training. Default 1.0 (R1).
+    pub temperature: f64,
+    /// Nucleus; below 1 the sampled distribution is not the trained one. Default 1.0.
+    pub top_p: f64,
+    /// Optimizer. Defaults: learning rate 3e-6 (R1), schedule `constant`, weight decay 0.
+    #[serde(flatten)]
+    pub optimizer: OptimizerSettings,
+    /// KL coefficient. Default 0.001 (R1).
+    pub beta: f64,
+    /// Steps after which the policy becomes the reference; 0 for never. Default 400 (R1).
+    pub ref_refresh_steps: u64,
+    /// Lower clip. Default 0.2: R1-Zero's is not published, R1's first RL stage has 10.
+    pub epsilon: f64,
+    /// Upper clip. Default `epsilon`. For `cispo` the bound is `1 + epsilon_high` (TRL's value minus 1).
+    pub epsilon_high: f64,
+    /// Dual clip, above 1. Default off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dual_clip: Option<f64>,
+    /// How token losses are weighted. Default `grpo`.
+    pub loss_type: LossType,
+    /// What centred rewards are divided by. Default `group`.
+    pub scale_rewards: ScaleRewards,
+    /// Which standard deviation. Default `population`.
+    pub std_kind: StdKind,
+    /// Leaves completions that were cut off out of the loss. Default false.
+    pub mask_truncated_completions: bool,
+    /// Token budget of one forward and backward; a longer sequence has one to itself. Default 16,384. No effect on the
+    /// gradient but its rounding.
+    pub micro_batch_tokens: usize,
+    /// Steps between checkpoints; 0 for only the last. Default 100.
+    pub save_steps: u64,
+    /// Steps between evaluations on held-out problems; 0 for none. Default 0.
+    pub eval_steps: u64,
+    /// Problems of such an evaluation. Default 100.
+    pub eval_problems: u64,
+    /// Samples per problem of such an evaluation. Default 4.
+    pub eval_samples: u64,
+    /// Completions per step that go into the log of rollouts; 0 for none. Default 16.
+    pub log_rollouts: u64,
+    /// Added to the recipe's seed. Default 0.
+    pub seed_offset: u64,
+    /// The soft overlong punishment. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overlong_penalty: Option<OverlongPenalty>,
+    /// Options of the task (`data`, `eval_data`, ...), read by the tasks crate.
+    #[serde(skip_serializing_if = "toml::Table::is_empty")]
+    pub task_options: toml::Table,
+    /// The rewards. Default `accuracy` and `format` with equal weight (R1).
+    pub rewards: Vec<RewardWeight>,
+}
+
+impl GrpoStage {
+    /// The settings of the loss.
+    pub fn loss_config(&self) -> PolicyLossConfig {
+        PolicyLossConfig {
+            loss_type: self.loss_type,
+            beta: self.beta,
+            epsilon: self.epsilon,
+            epsilon_high: self.epsilon_high,
+            dual_clip: self.dual_clip,
+            max_completion_length: self.max_completion_length,
+        }
+    }
+
+    /// The settings of the advantages.
+    pub fn advantage_config(&self) -> AdvantageConfig {
+        AdvantageConfig { scale: self.scale_rewards, std_kind: self.std_kind, ..AdvantageConfig::default() }
+    }
+}
+
+/// Measures models on a task.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct EvalStage {
+    /// The models; a recipe may give one name or a list.
+    pub model: Vec<ModelRef>,
+    /// One per model: its key under `evals` in summary.json. Default: the stage's name, or the path's last part.
+    pub label: Vec<String>,
+    /// The task.
+    pub task: String,
+    /// How a problem becomes a prompt. Default `auto`.
+    pub prompt_style: String,
+    /// A system message before every question, for chat templates. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system_prompt: Option<String>,
+    /// Text on a line of its own after every question. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_suffix: Option<String>,
+    /// Held-out problems. Default 200.
+    pub problems: u64,
+    /// Samples per problem. Default 16.
+    pub samples: u64,
+    /// Sampling temperature. Default 0.6 (R1's evaluations).
+    pub temperature: f64,
+    /// Nucleus. Default 0.95 (R1's evaluations).
+    pub top_p: f64,
+    /// Tokens after which a completion is cut off. Default 32,768 (R1).
+    pub max_completion_length: usize,
+    /// Added to the recipe's seed. Default 0.
+    pub seed_offset: u64,
+    /// Options of the task (`data`, ...), read by the tasks crate.
+    #[serde(skip_serializing_if = "toml::Table::is_empty")]
+    pub task_options: toml::Table,
+}

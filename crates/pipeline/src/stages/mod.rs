@@ -1,0 +1,7 @@
+//! What each kind of stage does, one file each.
+
+pub mod corpus;
+pub mod eval;
+pub mod grpo;
+mod observer;
+pub mod pretrain;

@@ -1,0 +1,352 @@
+//! Recipes: defaults, round trips, overrides, hashes, plans; [`errors`] has the exact words of every message.
+
+mod errors;
+
+use std::collections::{BTreeMap, HashMap};
+
+use aha_pipeline::recipe::{
+    CORPUS_KEYS, GrpoStage, ModelRef, RawRecipe, Recipe, RecipeError, Stage, StageAction, StageKind, StageSettings,
+    list_embedded, plan, plan_with_files, stage_hash, stage_hashes,
+};
+use aha_train::policy_loss::LossType;
+use aha_train::schedule::ScheduleKind;
+
+/// Ends at line 41; the stages begin at lines 4, 9, 26 and 35.
+const SMALL: &str = r#"name = "small"
+seed = 7
+
+[[stage]]
+name = "corpus"
+kind = "corpus"
+corpus = { blunt = 0.5 }
+
+[[stage]]
+name = "base"
+kind = "pretrain"
+corpus = "corpus"
+tokens = 10_000
+batch_tokens = 512
+context = 64
+learning_rate = 1e-3
+warmup_steps = 2
+
+[stage.model]
+hidden_size = 16
+intermediate_size = 32
+num_hidden_layers = 1
+num_attention_heads = 2
+max_position_embeddings = 128
+
+[[stage]]
+name = "zero"
+kind = "grpo"
+model = "base"
+task = "mini"
+steps = 10
+max_completion_length = 64
+rewards = [{ name = "accuracy" }, { name = "format", weight = 0.1 }]
+
+[[stage]]
+name = "measure"
+kind = "eval"
+model = ["base", "zero"]
+task = "mini"
+max_completion_length = 64
+"#;
+
+fn parse(text: &str) -> Result<Recipe, RecipeError> {
+    RawRecipe::parse(text, "small.toml")?.resolve()
+}
+
+fn small() -> Recipe {
+    parse(SMALL).expect("the recipe above is valid")
+}
+
+fn grpo(recipe: &Recipe) -> &GrpoStage {
+    let found = recipe.stages.iter().find_map(|stage| match &stage.settings {
+        StageSettings::Grpo(settings) => Some(settings),
+        _ => None,
+    });
+    found.expect("a grpo stage")
+}
+
+/// The message for SMALL with overrides.
+#[track_caller]
+fn overridden(assignments: &[&str]) -> String {
+    with(assignments).expect_err("must be refused").to_string()
+}
+
+fn with(assignments: &[&str]) -> Result<Recipe, RecipeError> {
+    let mut raw = RawRecipe::parse(SMALL, "small.toml")?;
+    for assignment in assignments {
+        raw.set(assignment)?;
+    }
+    raw.resolve()
+}
+
+#[test]
+fn defaults_are_those_of_r1() {
+    let recipe =
+        parse("name = 'r1'\n[[stage]]\nname = 'zero'\nkind = 'grpo'\nmodel = 'V3-Base'\ntask = 'math'\n").unwrap();
+    let s = grpo(&recipe);
+    assert_eq!(s.model, ModelRef::Path("V3-Base".into()));
+    assert_eq!((s.steps, s.num_prompts, s.num_generations, s.steps_per_generation), (10_400, 32, 16, 16));
+    assert_eq!((s.max_completion_length, s.temperature, s.top_p, s.num_iterations), (32_768, 1.0, 1.0, 1));
+    assert_eq!((s.optimizer.learning_rate, s.beta, s.ref_refresh_steps), (3e-6, 0.001, 400));
+    assert_eq!(
+        (s.loss_type, s.optimizer.schedule, s.optimizer.weight_decay),
+        (LossType::Grpo, ScheduleKind::Constant, 0.0)
+    );
+    assert_eq!((s.epsilon, s.epsilon_high, s.dual_clip, s.mask_truncated_completions), (0.2, 0.2, None, false));
+    assert_eq!(s.prompt_style, "r1");
+    let rewards: Vec<_> = s.rewards.iter().map(|r| (r.name.as_str(), r.weight)).collect();
+    assert_eq!(rewards, [("accuracy", 1.0), ("format", 1.0)]);
+    assert_eq!((s.reference.clone(), s.overlong_penalty.clone(), recipe.seed), (None, None, 1));
+}
+
+#[test]
+fn the_small_recipe_is_read_as_written() {
+    let recipe = small();
+    assert_eq!((recipe.name.as_str(), recipe.seed), ("small", 7));
+    let kinds: Vec<_> = recipe.stages.iter().map(Stage::kind).collect();
+    assert_eq!(kinds, [StageKind::Corpus, StageKind::Pretrain, StageKind::Grpo, StageKind::Eval]);
+    let StageSettings::Pretrain(base) = &recipe.stages[1].settings else { panic!("pretrain") };
+    assert_eq!(
+        (base.steps, base.model.head_dim, base.model.num_key_value_heads),
+        (20, 8, 2),
+        "10,000 / 512 rounded up"
+    );
+    assert_eq!((base.optimizer.schedule, base.optimizer.decay_steps), (ScheduleKind::Cosine, 3));
+    assert_eq!(base.optimizer.schedule(base.steps).at(0), 5e-4);
+    let StageSettings::Eval(measure) = &recipe.stages[3].settings else { panic!("eval") };
+    assert_eq!(measure.label, ["base", "zero"]);
+    assert_eq!(recipe.stages[3].inputs(), ["base", "zero"]);
+    let loss = grpo(&recipe).loss_config();
+    assert_eq!((loss.beta, loss.max_completion_length), (0.001, 64));
+    let StageSettings::Corpus(corpus) = &recipe.stages[0].settings else { panic!("corpus") };
+    assert_eq!(corpus.corpus["blunt"].as_float(), Some(0.5));
+}
+
+#[test]
+fn the_resolved_recipe_reads_back_as_itself() {
+    let everything = with(&[
+        "description=all keys",
+        "zero.reference=base",
+        "zero.dual_clip=3",
+        "zero.overlong_penalty.cache_length=16",
+        "zero.task_options.data=problems.jsonl",
+        "zero.task_options.mix={ easy = 0.5, names = [\"a\", \"b\"] }",
+        "zero.loss_type=dr_grpo",
+        "zero.scale_rewards=none",
+        "measure.task_options.data=held_out.jsonl",
+        "corpus.corpus.families=[\"chain\", \"countdown\"]",
+    ])
+    .unwrap();
+    for recipe in [small(), everything.clone(), Recipe::embedded("mini-zero").unwrap()] {
+        let text = recipe.to_toml().unwrap();
+        let again = parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        assert_eq!(again, recipe);
+        assert_eq!(again.to_toml().unwrap(), text);
+        assert_eq!(
+            stage_hashes(&again, &BTreeMap::new()),
+            stage_hashes(&recipe, &BTreeMap::new()),
+            "a resumed run finds its stages"
+        );
+    }
+    let text = everything.to_toml().unwrap();
+    assert!(text.starts_with("# As resolved by aha 0."), "{text}");
+    for line in
+        ["num_generations = 16", "beta = 0.001", "loss_type = \"dr_grpo\"", "kind = \"grpo\"", "reference = \"base\""]
+    {
+        assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+    }
+}
+
+#[test]
+fn embedded_recipes_are_valid() {
+    let names: Vec<_> = list_embedded().collect();
+    assert_eq!(names[0], "mini-zero", "the default comes first");
+    for name in names {
+        assert_eq!(Recipe::embedded(name).unwrap().name, name);
+    }
+    let mini = Recipe::embedded("mini-zero").unwrap();
+    let zero = grpo(&mini);
+    assert_eq!((zero.num_prompts * zero.num_generations, zero.steps, zero.ref_refresh_steps), (512, 100, 25));
+    let labels = mini.stages.iter().filter_map(|stage| match &stage.settings {
+        StageSettings::Eval(eval) => Some(eval.label.join(",")),
+        _ => None,
+    });
+    assert_eq!(labels.collect::<Vec<_>>(), ["base", "zero"]);
+}
+
+#[test]
+fn overrides_reach_everything() {
+    let recipe = with(&[
+        "seed=3",
+        "zero.learning_rate=1e-4",
+        "zero.rewards.format.weight=0.5",
+        "zero.rewards.0.weight=2",
+        "base.model.hidden_size = 32",
+        "base.tokens=2e4",
+        "zero.task=24",
+        "zero.mask_truncated_completions=true",
+    ])
+    .unwrap();
+    let zero = grpo(&recipe);
+    assert_eq!((recipe.seed, zero.optimizer.learning_rate, zero.task.as_str()), (3, 1e-4, "24"));
+    assert_eq!((zero.rewards[0].weight, zero.rewards[1].weight), (2.0, 0.5));
+    assert!(zero.mask_truncated_completions);
+    let StageSettings::Pretrain(base) = &recipe.stages[1].settings else { panic!("pretrain") };
+    assert_eq!((base.model.hidden_size, base.steps), (32, 40));
+    assert_eq!(with(&["zero.rewards=[{ name = \"accuracy\" }]"]).map(|r| grpo(&r).rewards.len()).unwrap(), 1);
+    // The last one wins, and a value cannot smuggle in a second key.
+    assert_eq!(with(&["seed=3", "seed=4"]).unwrap().seed, 4);
+    assert!(overridden(&["seed=3\nname = 'other'"]).contains("`seed` is the string"));
+}
+
+/// Every key that is accepted is also looked at: a date is wrong everywhere.
+#[test]
+fn no_key_is_accepted_and_ignored() {
+    let resolved = with(&[
+        "zero.reference=base",
+        "zero.dual_clip=3",
+        "zero.overlong_penalty.cache_length=16",
+        "zero.task_options.x=1",
+        "measure.task_options.x=1",
+    ])
+    .unwrap();
+    let written: toml::Table = resolved.to_toml().unwrap().parse().unwrap();
+    let mut checked = 0;
+    for stage in written["stage"].as_array().unwrap() {
+        let name = stage["name"].as_str().unwrap();
+        let mut paths: Vec<String> = stage.as_table().unwrap().keys().map(|key| format!("{name}.{key}")).collect();
+        if let Some(model) = stage.get("model").and_then(|m| m.as_table()) {
+            paths.extend(model.keys().map(|key| format!("{name}.model.{key}")));
+        }
+        for path in paths.iter().filter(|path| !path.ends_with(".name")) {
+            let mut raw = RawRecipe::parse(SMALL, "small.toml").unwrap();
+            raw.set(&format!("{path}=2026-01-01")).unwrap();
+            // As a flag's text a date may be a string; names of tasks, models and labels take any string.
+            let takes_text =
+                [".task", ".label", ".model", ".reference", ".corpus"].iter().any(|key| path.ends_with(key));
+            match raw.resolve() {
+                Err(error) => assert!(error.to_string().contains(path), "{path}: {error}"),
+                Ok(_) => assert!(takes_text, "{path} is ignored"),
+            }
+            checked += 1;
+        }
+    }
+    assert!(checked > 70, "{checked}");
+}
+
+#[test]
+fn corpus_keys_are_the_ones_accepted() {
+    for key in CORPUS_KEYS {
+        assert!(with(&[&format!("corpus.corpus.{key}=0.25")]).is_ok(), "{key}");
+    }
+}
+
+#[test]
+fn recipes_of_one_stage_come_from_flags() {
+    let mut raw = RawRecipe::single("grpo");
+    raw.set_flag("--model", "grpo.model", "Qwen2.5-0.5B").unwrap();
+    raw.set_flag("--task", "grpo.task", "gsm8k").unwrap();
+    raw.set_flag("--data", "grpo.task_options.data", "train.jsonl").unwrap();
+    raw.set_flag("--seed", "seed", "5").unwrap();
+    raw.set_flag("--num-generations", "grpo.num_generations", "8").unwrap();
+    let recipe = raw.resolve().unwrap();
+    let stage = &recipe.stages[0];
+    assert_eq!((recipe.name.as_str(), recipe.seed, stage.name.as_str()), ("grpo", 5, "grpo"));
+    assert_eq!(grpo(&recipe).model, ModelRef::Path("Qwen2.5-0.5B".into()));
+    assert_eq!((grpo(&recipe).num_generations, stage.inputs().len()), (8, 0));
+    assert_eq!(stage.external_inputs(), ["Qwen2.5-0.5B", "train.jsonl"]);
+    assert_eq!(parse(&recipe.to_toml().unwrap()).unwrap(), recipe);
+    // The same stage put together in code.
+    assert_eq!(Recipe::single(stage.clone(), 5).unwrap(), recipe);
+    let StageSettings::Grpo(settings) = &stage.settings else { panic!("grpo") };
+    let bad = Stage {
+        name: "grpo".into(),
+        settings: StageSettings::Grpo(GrpoStage { num_generations: 1, ..settings.clone() }),
+    };
+    assert!(
+        Recipe::single(bad, 1)
+            .unwrap_err()
+            .to_string()
+            .contains("`grpo.num_generations` is 1, but it must be a whole number of at least 2")
+    );
+
+    raw.set_flag("--num-generations", "grpo.num_generations", "1").unwrap();
+    assert!(
+        raw.resolve().unwrap_err().to_string().starts_with("--num-generations 1: `grpo.num_generations` is 1, but")
+    );
+    assert_eq!(
+        RawRecipe::single("grpo").resolve().unwrap_err().to_string(),
+        "aha grpo: `grpo.model` is missing; it must be the name of an earlier stage, or the path of a model"
+    );
+}
+
+#[test]
+fn hashes_follow_what_a_result_depends_on() {
+    let hash = |recipe: &Recipe, stage: &str| stage_hash(recipe, stage).unwrap();
+    let base = small();
+    let same = |changed: &[&str]| {
+        let changed = with(changed).unwrap();
+        base.stages
+            .iter()
+            .filter(|s| hash(&base, &s.name) == hash(&changed, &s.name))
+            .map(|s| s.name.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(same(&[]), ["corpus", "base", "zero", "measure"]);
+    assert_eq!(same(&["name=other", "description=other"]), ["corpus", "base", "zero", "measure"]);
+    assert_eq!(same(&["measure.samples=4"]), ["corpus", "base", "zero"]);
+    assert_eq!(same(&["zero.beta=0.01"]), ["corpus", "base"]);
+    assert_eq!(same(&["corpus.corpus.blunt=0.6"]), [""; 0]);
+    assert_eq!(same(&["seed=8"]), [""; 0]);
+    // A default that is written out, and the order of keys, change nothing.
+    assert_eq!(same(&["zero.num_generations=16", "base.tokens=10_200"]).len(), 4);
+    let reordered = SMALL.replace("task = \"mini\"\nsteps = 10\n", "steps = 10\ntask = \"mini\"\n");
+    assert_eq!(hash(&parse(&reordered).unwrap(), "zero"), hash(&base, "zero"));
+    // A stage that nobody uses does not matter to the others.
+    let extended = format!("{SMALL}\n[[stage]]\nname = \"extra\"\nkind = \"corpus\"\n");
+    let extended = parse(&extended).unwrap();
+    assert!(base.stages.iter().all(|s| hash(&base, &s.name) == hash(&extended, &s.name)));
+    assert_eq!(hash(&base, "zero").len(), 64);
+    assert!(stage_hash(&base, "nothing").is_err());
+    assert_ne!(hash(&base, "zero"), hash(&base, "base"));
+}
+
+#[test]
+fn contents_of_files_count_when_given() {
+    let recipe = with(&["zero.task_options.data=train.jsonl"]).unwrap();
+    let files = |digest: &str| BTreeMap::from([("train.jsonl".to_owned(), digest.to_owned())]);
+    let (one, two) = (stage_hashes(&recipe, &files("1")), stage_hashes(&recipe, &files("2")));
+    assert_eq!(one["base"], two["base"]);
+    assert_ne!(one["zero"], two["zero"]);
+    assert_ne!(one["measure"], two["measure"], "it uses zero");
+    let done: HashMap<_, _> = one.clone();
+    let actions: Vec<_> = plan_with_files(&recipe, &files("2"), &done).into_iter().map(|s| s.action).collect();
+    assert_eq!(actions, [StageAction::Keep, StageAction::Keep, StageAction::RunAgain, StageAction::RunAgain]);
+}
+
+#[test]
+fn plans_say_what_runs() {
+    let actions = |recipe: &Recipe, finished: &HashMap<String, String>| {
+        plan(recipe, finished).into_iter().map(|stage| stage.action).collect::<Vec<_>>()
+    };
+    let base = small();
+    let mut finished = HashMap::new();
+    assert_eq!(actions(&base, &finished), [StageAction::Run; 4]);
+    for stage in plan(&base, &finished) {
+        finished.insert(stage.name, stage.hash);
+    }
+    assert_eq!(actions(&base, &finished), [StageAction::Keep; 4]);
+    let changed = with(&["zero.beta=0.01"]).unwrap();
+    assert_eq!(
+        actions(&changed, &finished),
+        [StageAction::Keep, StageAction::Keep, StageAction::RunAgain, StageAction::RunAgain]
+    );
+    finished.remove("measure");
+    finished.insert("unrelated".into(), "0".into());
+    assert_eq!(actions(&base, &finished), [StageAction::Keep, StageAction::Keep, StageAction::Keep, StageAction::Run]);
+}

@@ -1,0 +1,25 @@
+//! Tasks: problems, prompts, references, verdicts and rewards. The same object drives reinforcement learning, rejection
+//! sampling, distillation and evaluation.
+
+pub mod error;
+pub mod expression;
+pub mod extract;
+pub mod gsm8k;
+pub mod jsonl;
+pub mod judge;
+pub mod mini;
+pub mod number;
+pub mod open;
+pub mod problem;
+pub mod prompt;
+pub mod prompter;
+pub mod reward;
+pub mod text;
+
+pub use error::TaskError;
+pub use judge::{AnswerPlace, JudgeOptions, judge};
+pub use open::{TaskOptions, open_task, task_names};
+pub use problem::{Judgement, Language, Problem, Reference, Split, Task, Verdict};
+pub use prompt::{PromptStyle, render_base};
+pub use prompter::Prompter;
+pub use reward::{RewardKind, RewardSpec, rewards};

@@ -1,0 +1,119 @@
+//! Tasks by name, as a recipe or a command line asks for them.
+
+use std::path::{Path, PathBuf};
+
+use crate::judge::{AnswerPlace, JudgeOptions};
+use crate::jsonl::Jsonl;
+use crate::mini::{Family, MiniTask};
+use crate::{Task, TaskError, gsm8k};
+
+/// Share of Chinese questions in the miniature world unless the recipe says otherwise.
+const CHINESE: f64 = 0.25;
+
+/// Settings of a task; those it has no use for are refused.
+#[derive(Clone, Debug, Default, PartialEq, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TaskOptions {
+    /// File of training problems, or a folder with `train.jsonl` and `test.jsonl`.
+    pub data: Option<PathBuf>,
+    /// File of held-out problems.
+    pub eval_data: Option<PathBuf>,
+    /// Families of the miniature world, all unless given.
+    pub families: Option<Vec<String>>,
+    /// Where the answer must stand; unless given, in the tags for generated tasks and anywhere for data sets, which chat
+    /// models answer in their own way.
+    pub place: Option<AnswerPlace>,
+    /// Whether the prompt ends in the opening think tag.
+    pub prefilled_think: bool,
+    /// Share of questions in Chinese, from 0 to 1, for generated tasks.
+    pub chinese: Option<f64>,
+}
+
+/// Every name [`open_task`] knows.
+pub fn task_names() -> Vec<&'static str> {
+    let families = Family::ALL.into_iter().map(Family::name);
+    ["mini", gsm8k::NAME, "jsonl"].into_iter().chain(families).collect()
+}
+
+/// Opens a task: `mini` (the generated families together), one of its families, `gsm8k`, or `jsonl`.
+///
+/// # Errors
+/// An unknown name (the nearest known one comes first in the message), a setting that is missing, wrong or of no use to the
+/// task, or a file that cannot be read.
+pub fn open_task(name: &str, seed: u64, options: &TaskOptions) -> Result<Box<dyn Task>, TaskError> {
+    let judge = |place| JudgeOptions { place: options.place.unwrap_or(place), prefilled_think: options.prefilled_think };
+    let family = Family::parse(name);
+    if name == "mini" || family.is_some() {
+        let families = mini_families(name, family, options)?;
+        let chinese = options.chinese.unwrap_or(CHINESE);
+        if !(0.0..=1.0).contains(&chinese) {
+            return refuse(name, format!("chinese = {chinese} must lie between 0 and 1"));
+        }
+        return Ok(Box::new(MiniTask::new(name, seed, families, chinese, judge(AnswerPlace::Tags))));
+    }
+    if name != gsm8k::NAME && name != "jsonl" {
+        return Err(TaskError::Unknown { name: name.to_owned(), known: nearest_first(name, &task_names()).join(", ") });
+    }
+    if options.families.is_some() || options.chinese.is_some() {
+        return refuse(name, "takes no families and no share of Chinese; they belong to \"mini\"".to_owned());
+    }
+    let (train, eval) = files(name, options)?;
+    let (train, eval, judge) = (train.as_deref(), eval.as_deref(), judge(AnswerPlace::Lenient));
+    Ok(Box::new(if name == gsm8k::NAME {
+        gsm8k::open(train, eval, seed, judge)?
+    } else {
+        Jsonl::open(name, train, eval, seed, judge)?
+    }))
+}
+
+fn refuse<T>(task: &str, problem: String) -> Result<T, TaskError> {
+    Err(TaskError::Option { task: task.to_owned(), problem })
+}
+
+/// The families of a generated task.
+fn mini_families(name: &str, family: Option<Family>, options: &TaskOptions) -> Result<Vec<Family>, TaskError> {
+    if options.data.is_some() || options.eval_data.is_some() {
+        return refuse(name, "makes its own problems and takes no data; leave data and eval_data out".to_owned());
+    }
+    match (family, &options.families) {
+        (Some(family), None) => Ok(vec![family]),
+        (Some(_), Some(_)) => refuse(name, "is a single family; leave families out, or use the task \"mini\"".to_owned()),
+        (None, None) => Ok(Family::ALL.to_vec()),
+        (None, Some(names)) if names.is_empty() => refuse(name, "families is empty; name at least one".to_owned()),
+        (None, Some(names)) => {
+            let mut families = Vec::new();
+            for wanted in names {
+                let known = Family::ALL.map(Family::name);
+                let Some(family) = Family::parse(wanted) else {
+                    let known = nearest_first(wanted, &known);
+                    return refuse(name, format!("unknown family \"{wanted}\"; did you mean \"{}\"? Known: {}", known[0], known.join(", ")));
+                };
+                if families.contains(&family) {
+                    return refuse(name, format!("family \"{wanted}\" is named twice"));
+                }
+                families.push(family);
+            }
+            Ok(families)
+        }
+    }
+}
+
+/// The training and the evaluation file; a folder stands for the two files in it.
+fn files(name: &str, options: &TaskOptions) -> Result<(Option<PathBuf>, Option<PathBuf>), TaskError> {
+    let Some(folder) = options.data.as_deref().filter(|data| data.is_dir()) else {
+        return Ok((options.data.clone(), options.eval_data.clone()));
+    };
+    let inside = |file: &str| Some(folder.join(file)).filter(|path: &PathBuf| Path::is_file(path));
+    let (train, test) = (inside("train.jsonl"), inside("test.jsonl"));
+    if train.is_none() && test.is_none() {
+        return refuse(name, format!("{}: holds neither train.jsonl nor test.jsonl; give the file itself", folder.display()));
+    }
+    Ok((train, options.eval_data.clone().or(test)))
+}
+
+/// The names, the most similar to `name` first.
+fn nearest_first(name: &str, known: &[&'static str]) -> Vec<&'static str> {
+    let mut known = known.to_vec();
+    known.sort_by_key(|k| strsim::damerau_levenshtein(k, name));
+    known
+}

@@ -1,0 +1,256 @@
+//! Data-set tasks: order, held-out parts, and what is said about bad files.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use aha_tasks::jsonl::Jsonl;
+use aha_tasks::open::{TaskOptions, open_task, task_names};
+use aha_tasks::{AnswerPlace, JudgeOptions, Language, Reference, Split, Task, TaskError, Verdict, gsm8k};
+
+/// A folder that is removed when the test ends.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(test: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("aha-tasks-{test}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn rows(range: std::ops::Range<u32>) -> String {
+    range.map(|i| format!("{{\"question\": \"What is {i} + 1?\", \"answer\": \"{}\"}}\n", i + 1)).collect()
+}
+
+fn open(train: Option<&Path>, eval: Option<&Path>) -> Result<Jsonl, TaskError> {
+    Jsonl::open("jsonl", train, eval, 7, JudgeOptions::default())
+}
+
+fn ids(task: &Jsonl, split: Split, range: std::ops::Range<u64>) -> Vec<String> {
+    range.map(|i| task.problem(split, i).unwrap().id).collect()
+}
+
+#[test]
+fn training_is_shuffled_by_epoch_and_evaluation_keeps_the_order_of_the_file() {
+    let folder = Folder::new("order");
+    let (train, eval) = (folder.file("a.jsonl", rows(0..50)), folder.file("b.jsonl", rows(50..70)));
+    let task = open(Some(&train), Some(&eval)).unwrap();
+    assert_eq!((task.len(Split::Pretrain), task.len(Split::Train), task.len(Split::Eval)), (Some(0), Some(50), Some(20)));
+    let (first, second) = (ids(&task, Split::Train, 0..50), ids(&task, Split::Train, 50..100));
+    assert_ne!(first, second);
+    for epoch in [&first, &second] {
+        assert_eq!(epoch.iter().collect::<HashSet<_>>().len(), 50);
+    }
+    let in_order: Vec<String> = (1..=20).map(|i| format!("jsonl/eval/{i}")).collect();
+    assert_eq!(ids(&task, Split::Eval, 0..20), in_order);
+    assert_eq!(ids(&task, Split::Eval, 20..40), in_order);
+    // a pure function of the index, in any order of asking and in another process
+    let again = open(Some(&train), Some(&eval)).unwrap();
+    assert_eq!(again.problem(Split::Train, 75).unwrap().id, second[25]);
+    assert_eq!(again.problem(Split::Train, 3).unwrap().id, first[3]);
+    assert_eq!(again.problem(Split::Train, u64::MAX).unwrap().family, "jsonl");
+    let other = Jsonl::open("jsonl", Some(&train), Some(&eval), 8, JudgeOptions::default()).unwrap();
+    assert_ne!(ids(&other, Split::Train, 0..50), first);
+    assert!(task.problem(Split::Pretrain, 0).is_err());
+}
+
+#[test]
+fn one_training_file_gives_a_disjoint_held_out_part() {
+    let folder = Folder::new("holdout");
+    let path = folder.file("a.jsonl", rows(0..500) + &rows(0..100));
+    let task = open(Some(&path), None).unwrap();
+    let (train, eval) = (task.len(Split::Train).unwrap(), task.len(Split::Eval).unwrap());
+    assert_eq!(train + eval, 600);
+    assert!((35..=90).contains(&eval), "{eval}");
+    let questions = |split, n: usize| (0..n as u64).map(|i| task.problem(split, i).unwrap().question).collect::<HashSet<_>>();
+    assert!(questions(Split::Train, train).is_disjoint(&questions(Split::Eval, eval)));
+    // rows added later move nothing
+    let longer = open(Some(&folder.file("b.jsonl", rows(0..500) + &rows(0..100) + &rows(500..900))), None).unwrap();
+    assert_eq!(ids(&task, Split::Eval, 0..eval as u64), ids(&longer, Split::Eval, 0..eval as u64));
+    for n in 2..20 {
+        let small = open(Some(&folder.file("c.jsonl", rows(0..n))), None).unwrap();
+        assert!(small.len(Split::Train) > Some(0) && small.len(Split::Eval) > Some(0), "{n}");
+    }
+    let single = open(Some(&folder.file("d.jsonl", rows(0..1))), None).unwrap();
+    assert_eq!((single.len(Split::Train), single.len(Split::Eval)), (Some(1), Some(0)));
+    assert!(single.problem(Split::Eval, 0).unwrap_err().to_string().contains("eval_data"));
+}
+
+#[test]
+fn evaluation_alone_and_overlap() {
+    let folder = Folder::new("overlap");
+    let (a, b) = (folder.file("a.jsonl", rows(0..10)), folder.file("b.jsonl", rows(5..15)));
+    let alone = open(None, Some(&a)).unwrap();
+    assert_eq!((alone.len(Split::Train), alone.len(Split::Eval)), (Some(0), Some(10)));
+    assert!(alone.problem(Split::Train, 0).is_err());
+    let both = open(Some(&a), Some(&b)).unwrap();
+    assert_eq!((both.len(Split::Train), both.len(Split::Eval)), (Some(5), Some(10)));
+    let same = open(Some(&a), Some(&a)).unwrap_err().to_string();
+    assert!(same.contains("every training question"), "{same}");
+}
+
+#[test]
+fn forms_of_rows() {
+    let folder = Folder::new("forms");
+    let text = concat!(
+        "\u{feff}{\"prompt\": \"a?\", \"answer\": 18}\r\n",
+        "\n",
+        "{\"problem\": \"b?\", \"answer\": \"so\\n#### 1,080\", \"level\": 3, \"family\": \"word\"}\r\n",
+        "{\"question\": \"小明有几个苹果？\", \"answer\": \"\\\\frac{1}{2}\"}\n",
+        "{\"question\": \"c?\", \"answer\": -0.5}"
+    );
+    let task = open(None, Some(&folder.file("a.jsonl", text))).unwrap();
+    let problems: Vec<_> = (0..4).map(|i| task.problem(Split::Eval, i).unwrap()).collect();
+    let references: Vec<_> = problems.iter().map(|p| p.reference.clone()).collect();
+    assert_eq!(references, [
+        Reference::Number("18".to_owned()),
+        Reference::Number("1080".to_owned()),
+        Reference::Text("\\frac{1}{2}".to_owned()),
+        Reference::Number("-0.5".to_owned())
+    ]);
+    assert_eq!(problems[1].id, "jsonl/eval/3");
+    assert_eq!(problems[1].columns["level"], 3);
+    assert!(!problems[1].columns.contains_key("problem"));
+    assert_eq!(problems[2].language, Language::Chinese);
+    assert_eq!(task.families(), ["jsonl", "word"]);
+}
+
+#[test]
+fn bad_files_are_named_with_line_and_cause() {
+    let folder = Folder::new("bad");
+    let good = rows(0..16);
+    for (bad, said) in [
+        (&b"{\"question\": \"a?\", \"answer\": "[..], "not JSON"),
+        (b"{\"question\": \"a?\"}", "no \"answer\" field; it has \"question\""),
+        (b"{\"answer\": \"3\", \"solution\": \"x\"}", "no \"question\" field (nor \"prompt\" or \"problem\"); it has \"answer\", \"solution\""),
+        (b"{}", "no fields"),
+        (b"[1, 2]", "found a list"),
+        (b"{\"question\": 3, \"answer\": \"3\"}", "\"question\" must be text, found a number"),
+        (b"{\"question\": \" \", \"answer\": \"3\"}", "\"question\" is empty"),
+        (b"{\"question\": \"a?\", \"answer\": \"\"}", "\"answer\" is empty"),
+        (b"{\"question\": \"a?\", \"answer\": null}", "\"answer\" must be text or a number, found null"),
+        (b"{\"question\": \"\xff\", \"answer\": \"3\"}", "not UTF-8 (byte 15 of the line)"),
+    ] {
+        let path = folder.file("train.jsonl", [good.as_bytes(), bad, b"\n", rows(0..3).as_bytes()].concat());
+        let error = open(Some(&path), None).unwrap_err();
+        assert!(matches!(error, TaskError::Line { line: 17, .. }), "{error}");
+        let error = error.to_string();
+        assert!(error.contains("train.jsonl:17: ") && error.contains(said), "{error}");
+    }
+    let worked = folder.file("g.jsonl", "{\"question\": \"a?\", \"answer\": \"it is 5\"}\n");
+    let error = gsm8k::open(Some(&worked), None, 0, JudgeOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("g.jsonl:1: \"answer\" does not end in \"#### NUMBER\""), "{error}");
+    let worked = folder.file("g.jsonl", "{\"question\": \"a?\", \"answer\": \"#### five\"}\n");
+    let error = gsm8k::open(Some(&worked), None, 0, JudgeOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("\"#### five\", which is not a number"), "{error}");
+    for empty in ["", "\n \n"] {
+        let error = open(Some(&folder.file("e.jsonl", empty)), None).unwrap_err().to_string();
+        assert!(error.contains("e.jsonl holds no problems"), "{error}");
+    }
+    let error = open(Some(&folder.0.join("none.jsonl")), None).unwrap_err().to_string();
+    assert!(error.contains("none.jsonl: cannot read"), "{error}");
+    assert!(open(None, None).unwrap_err().to_string().contains("give data"));
+}
+
+fn error_of(name: &str, options: &TaskOptions) -> String {
+    open_task(name, 1, options).err().expect("refused").to_string()
+}
+
+#[test]
+fn tasks_by_name() {
+    let folder = Folder::new("names");
+    let data = Some(folder.file("train.jsonl", rows(0..30).replace("\"answer\": \"", "\"answer\": \"#### ")));
+    for name in task_names() {
+        let generated = !["gsm8k", "jsonl"].contains(&name);
+        let options = TaskOptions { data: data.clone().filter(|_| !generated), ..TaskOptions::default() };
+        let task = open_task(name, 1, &options).unwrap();
+        assert_eq!(task.name(), name);
+        let problem = task.problem(Split::Train, 0).unwrap();
+        assert!(task.families().contains(&problem.family));
+        // data sets take answers anywhere, generated tasks only in the tags
+        if let Reference::Number(n) = &problem.reference {
+            assert_eq!(task.judge(&problem, &format!("The answer is {n}."), true).verdict, Verdict::Correct);
+            let strict = TaskOptions { place: Some(AnswerPlace::Tags), ..options };
+            let strict = open_task(name, 1, &strict).unwrap().judge(&problem, &format!("The answer is {n}."), true);
+            assert_eq!((strict.verdict, strict.lenient_verdict), (Verdict::Incorrect, Verdict::Correct));
+        }
+    }
+    // a folder stands for its two files
+    folder.file("test.jsonl", "{\"question\": \"z?\", \"answer\": \"#### 3\"}\n");
+    let task = open_task("gsm8k", 1, &TaskOptions { data: Some(folder.0.clone()), ..TaskOptions::default() }).unwrap();
+    assert_eq!((task.len(Split::Train), task.len(Split::Eval)), (Some(30), Some(1)));
+}
+
+#[test]
+fn wrong_names_and_settings() {
+    let none = TaskOptions::default();
+    let error = error_of("gsm8", &none);
+    assert!(error.contains("unknown task \"gsm8\"; known: gsm8k, "), "{error}");
+    assert!(error_of("countdwn", &none).contains("known: countdown, "));
+    assert!(error_of("gsm8k", &none).contains("give data"));
+    let families = |names: &[&str]| TaskOptions {
+        families: Some(names.iter().map(|n| (*n).to_owned()).collect()),
+        ..TaskOptions::default()
+    };
+    assert_eq!(open_task("mini", 1, &families(&["countdown", "chain"])).unwrap().families(), ["countdown", "chain"]);
+    assert!(error_of("mini", &families(&["chian"])).contains("did you mean \"chain\""));
+    assert!(error_of("mini", &families(&["chain", "chain"])).contains("twice"));
+    assert!(error_of("mini", &families(&[])).contains("empty"));
+    assert!(error_of("chain", &families(&["chain"])).contains("single family"));
+    assert!(error_of("gsm8k", &families(&["chain"])).contains("takes no families"));
+    for chinese in [-0.1, 1.5, f64::NAN] {
+        assert!(error_of("mini", &TaskOptions { chinese: Some(chinese), ..TaskOptions::default() }).contains("between 0 and 1"));
+    }
+    let data = TaskOptions { data: Some(PathBuf::from("x.jsonl")), ..TaskOptions::default() };
+    assert!(error_of("mini", &data).contains("takes no data"));
+    assert!(error_of("jsonl", &data).contains("x.jsonl: cannot read"));
+}
+
+/// The real data, where it is at hand: the variable `AHA_DATA`, or `shared/data` beside the project.
+fn real_gsm8k() -> Option<PathBuf> {
+    let folder = match std::env::var_os("AHA_DATA") {
+        Some(data) => PathBuf::from(data).join("gsm8k"),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|up| up.join("../shared/data/gsm8k")).find(|p| p.is_dir())?,
+    };
+    folder.join("train.jsonl").is_file().then_some(folder)
+}
+
+#[test]
+fn every_gsm8k_reference_is_read_and_judged() {
+    let Some(folder) = real_gsm8k() else {
+        println!("skipped: GSM8K is not here (set AHA_DATA to the folder that holds gsm8k/)");
+        return;
+    };
+    let task = open_task("gsm8k", 1, &TaskOptions { data: Some(folder), ..TaskOptions::default() }).unwrap();
+    assert_eq!((task.len(Split::Train), task.len(Split::Eval)), (Some(7473), Some(1319)));
+    let mut seen = HashSet::new();
+    for (split, length) in [(Split::Train, 7473), (Split::Eval, 1319)] {
+        for i in 0..length {
+            let problem = task.problem(split, i).unwrap();
+            let Reference::Number(number) = &problem.reference else { panic!("{problem:?}") };
+            let solution = problem.columns["answer"].as_str().unwrap();
+            let right = task.judge(&problem, solution, true);
+            assert_eq!((right.verdict, right.answer.as_deref()), (Verdict::Correct, Some(number.as_str())), "{}", problem.id);
+            let whole = number.split('.').next().unwrap();
+            let neighbour = (whole.parse::<i64>().unwrap() + 1).to_string();
+            for wrong in [format!("{}#### {neighbour}", solution.rsplit_once("####").unwrap().0), format!("The answer is {neighbour}.")] {
+                assert_eq!(task.judge(&problem, &wrong, true).verdict, Verdict::Incorrect, "{}", problem.id);
+            }
+            assert_eq!(task.judge(&problem, &format!("<answer>{number}</answer>"), true).verdict, Verdict::Correct);
+            assert_eq!(task.judge(&problem, solution, false).verdict, Verdict::Incorrect);
+            assert!(seen.insert(problem.id));
+        }
+    }
+}

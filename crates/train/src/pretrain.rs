@@ -1,0 +1,153 @@
+//! Pretraining: next-token prediction over packed documents.
+
+use crate::observer::{Observer, StepReport};
+use crate::schedule::Schedule;
+use crate::state::{self, TrainerState};
+use crate::{PackedBatch, TrainError};
+use aha_kernels::{AdamW, AdamWConfig, Gradients, Tape};
+use aha_model::{Decoder, TextFiles};
+use std::path::Path;
+use std::time::Instant;
+
+/// Settings of a pretraining stage.
+#[derive(Clone, Debug)]
+pub struct PretrainConfig {
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Tokens of a step; whole documents, so a little less.
+    pub batch_tokens: usize,
+    /// Documents are cut at this many tokens.
+    pub context: usize,
+    /// Learning rate over the steps.
+    pub schedule: Schedule,
+    /// Optimizer settings.
+    pub optimizer: AdamWConfig,
+    /// Validation loss every so many steps; 0 only at the end.
+    pub validate_every: u64,
+    /// Checkpoint every so many steps; 0 none.
+    pub save_steps: u64,
+    /// Hash of everything the result depends on.
+    pub settings: String,
+}
+
+/// Documents by number, already tokens, with the end-of-text token at the end.
+pub trait Documents {
+    /// Tokens of documents `range`.
+    fn tokens(&self, range: std::ops::Range<u64>) -> Vec<Vec<u32>>;
+}
+
+/// Documents tokenized at a time.
+const AHEAD: u64 = 128;
+
+/// Runs the stage from the newest checkpoint under `checkpoints`, or from `fresh`. Returns the model and whether it is
+/// finished (false when a stop was requested).
+///
+/// # Errors
+/// Failed writes, a loss that is not finite.
+pub fn run(
+    config: &PretrainConfig,
+    fresh: impl FnOnce() -> Decoder,
+    documents: &dyn Documents,
+    validation: &[Vec<u32>],
+    checkpoints: &Path,
+    text: &TextFiles,
+    observer: &mut dyn Observer,
+) -> Result<(Decoder, bool), TrainError> {
+    let resumed = state::load_latest(checkpoints, &config.settings, |p| AdamW::new(config.optimizer, p))?;
+    let (mut model, mut optimizer, mut state) = match resumed {
+        Some(r) => (r.policy, r.optimizer, r.state),
+        None => {
+            let model = fresh();
+            let optimizer = AdamW::new(config.optimizer, &model.params);
+            (model, optimizer, TrainerState { settings: config.settings.clone(), ..TrainerState::default() })
+        }
+    };
+    let mut tape = Tape::new(true);
+    let mut quiet = Tape::new(false);
+    let mut grads = Gradients::new(&model.params);
+    let mut stream = Stream { documents, ahead: Vec::new(), ahead_from: 0, next: state.next_document };
+    while state.step < config.steps {
+        let begin = Instant::now();
+        let learning_rate = config.schedule.at(state.step);
+        let sequences = stream.batch(config.batch_tokens, config.context);
+        let batch = PackedBatch::new(sequences.iter().map(|s| s.split_at(1)));
+        grads.zero();
+        let mut loss = 0.0;
+        let count = batch.targets.len() as f64;
+        batch.train(&model, &mut tape, &mut grads, 1.0, |logp, _| {
+            loss = -logp.iter().map(|v| f64::from(*v)).sum::<f64>() / count;
+            vec![-1.0 / count as f32; logp.len()]
+        });
+        let norm = optimizer.step(&mut model.params, &grads, learning_rate);
+        state.step += 1;
+        if !loss.is_finite() || !norm.is_finite() {
+            let problem = format!("loss is {loss}, gradient norm {norm}: lower learning_rate or raise warmup_steps");
+            return Err(TrainError::Diverged { step: state.step, problem });
+        }
+        let seconds = begin.elapsed().as_secs_f64();
+        let mut metrics: Vec<(String, f64)> = vec![
+            ("loss".into(), loss),
+            ("grad_norm".into(), norm),
+            ("learning_rate".into(), learning_rate),
+            ("num_tokens".into(), batch.tokens.len() as f64),
+        ];
+        let last = state.step == config.steps;
+        if !validation.is_empty() && (last || config.validate_every > 0 && state.step.is_multiple_of(config.validate_every)) {
+            metrics.push(("eval_loss".into(), validation_loss(&model, validation, config.batch_tokens, &mut quiet)));
+        }
+        let timing = vec![("step_time".into(), seconds), ("tokens_per_second".into(), batch.tokens.len() as f64 / seconds)];
+        observer.step(StepReport { step: state.step, total: config.steps, metrics, timing, rollouts: Vec::new() })?;
+        let stop = observer.stop_requested();
+        if stop || last || config.save_steps > 0 && state.step.is_multiple_of(config.save_steps) {
+            observer.sync()?;
+            state.next_document = stream.next;
+            state.optimizer_step = optimizer.step;
+            state::save(checkpoints, &state, &model, &optimizer, None, text, 2)?;
+        }
+        if stop {
+            return Ok((model, last));
+        }
+    }
+    Ok((model, true))
+}
+
+/// Mean next-token loss, in nats.
+pub fn validation_loss(model: &Decoder, sequences: &[Vec<u32>], batch_tokens: usize, tape: &mut Tape) -> f64 {
+    let (mut sum, mut count, mut first) = (0.0, 0usize, 0);
+    while first < sequences.len() {
+        let mut end = first;
+        let mut tokens = 0;
+        while end < sequences.len() && (end == first || tokens + sequences[end].len() <= batch_tokens) {
+            tokens += sequences[end].len();
+            end += 1;
+        }
+        let batch = PackedBatch::new(sequences[first..end].iter().map(|s| s.split_at(1)));
+        let (logp, _) = batch.logprobs(model, tape, 1.0);
+        sum -= logp.iter().map(|v| f64::from(*v)).sum::<f64>();
+        count += logp.len();
+        first = end;
+    }
+    sum / count.max(1) as f64
+}
+
+/// Documents in order, tokenized some way ahead; `next` is the number of the first one not yet used.
+struct Stream<'a> {
+    documents: &'a dyn Documents,
+    ahead: Vec<Vec<u32>>,
+    ahead_from: u64,
+    next: u64,
+}
+
+impl Stream<'_> {
+    fn batch(&mut self, budget: usize, context: usize) -> Vec<Vec<u32>> {
+        let Stream { documents, ahead, ahead_from, next } = self;
+        let document = |i: u64| {
+            if !(*ahead_from..*ahead_from + ahead.len() as u64).contains(&i) {
+                *ahead = documents.tokens(i..i + AHEAD);
+                *ahead_from = i;
+            }
+            ahead[(i - *ahead_from) as usize].clone()
+        };
+        aha_data::pack(document, next, budget, context)
+    }
+}

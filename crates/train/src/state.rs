@@ -1,0 +1,237 @@
+//! Checkpoints of a training: the model as transformers reads it, and beside it everything an exact resume needs.
+//!
+//! `step_N/` holds `model.safetensors` and its companions, `optimizer.safetensors` (first and second moments under
+//! `m.NAME` and `v.NAME`), `reference.safetensors` when there is a reference model, and `trainer.json`, written last: a
+//! directory without it is an unfinished one and is ignored.
+
+use crate::TrainError;
+use aha_kernels::{AdamW, ParamStore};
+use aha_model::{Checkpoint, Decoder, SaveDtype, TextFiles, save_checkpoint};
+use safetensors::tensor::{Dtype, View};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+/// The small part of a trainer's state.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TrainerState {
+    /// Optimizer steps done.
+    pub step: u64,
+    /// Steps the optimizer's bias correction has counted (skipped steps are not).
+    pub optimizer_step: u64,
+    /// Where the data stream goes on.
+    pub next_document: u64,
+    /// Hash of the settings this state belongs to; a resume with other settings is refused by the caller.
+    pub settings: String,
+}
+
+/// A whole training state in memory.
+pub struct Resumed {
+    /// Step and cursors.
+    pub state: TrainerState,
+    /// The model.
+    pub policy: Decoder,
+    /// Its optimizer.
+    pub optimizer: AdamW,
+    /// The reference, when one was saved.
+    pub reference: Option<ParamStore>,
+}
+
+fn problem(path: &Path, problem: impl std::fmt::Display) -> TrainError {
+    TrainError::State { path: path.to_path_buf(), problem: problem.to_string() }
+}
+
+/// Writes a model directory that transformers loads.
+///
+/// # Errors
+/// A failed write, naming the file.
+pub fn save_model(dir: &Path, decoder: &Decoder, dtype: SaveDtype, text: &TextFiles) -> Result<(), TrainError> {
+    let params: Vec<_> = decoder.params.iter().map(|(_, p)| p).collect();
+    save_checkpoint(dir, &decoder.config, dtype, text, &mut |spec| {
+        let p = params.iter().find(|p| p.name == spec.name).expect("the decoder holds every tensor of its config");
+        Ok(Cow::Owned(p.layout.load(&p.data)))
+    })?;
+    Ok(())
+}
+
+/// Loads a model from a Hugging Face directory or a GGUF file.
+///
+/// # Errors
+/// Whatever is wrong with the files.
+pub fn load_model(checkpoint: &Checkpoint) -> Result<Decoder, TrainError> {
+    Ok(Decoder::from_tensors(checkpoint.config().clone(), |name| checkpoint.read(name))?)
+}
+
+/// Writes `checkpoints/step_N` and removes the oldest beyond `keep`.
+///
+/// # Errors
+/// A failed write, naming the file; earlier checkpoints stay.
+pub fn save(
+    root: &Path,
+    state: &TrainerState,
+    policy: &Decoder,
+    optimizer: &AdamW,
+    reference: Option<&ParamStore>,
+    text: &TextFiles,
+    keep: usize,
+) -> Result<PathBuf, TrainError> {
+    let dir = root.join(format!("step_{}", state.step));
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir).map_err(|e| problem(&dir, e))?;
+    }
+    save_model(&dir, policy, SaveDtype::F32, text)?;
+    let mut moments: Vec<(String, Values)> = Vec::new();
+    for (id, p) in policy.params.iter().filter(|(_, p)| p.trainable) {
+        let (m, v) = optimizer.moments(id);
+        for (prefix, values) in [("m", m), ("v", v)] {
+            moments.push((format!("{prefix}.{}", p.name), Values { shape: p.layout.shape(), values, layout: p.layout }));
+        }
+    }
+    write_tensors(&dir.join("optimizer.safetensors"), moments)?;
+    if let Some(r) = reference {
+        let tensors = r.iter().map(|(_, p)| (p.name.clone(), Values { shape: p.layout.shape(), values: &p.data, layout: p.layout }));
+        write_tensors(&dir.join("reference.safetensors"), tensors.collect())?;
+    }
+    let json = serde_json::to_string_pretty(state).expect("plain numbers and text");
+    write_atomic(&dir.join("trainer.json"), |path| std::fs::write(path, json.as_bytes()))?;
+    let mut all = list(root)?;
+    while all.len() > keep.max(1) {
+        let oldest = root.join(format!("step_{}", all.remove(0)));
+        std::fs::remove_dir_all(&oldest).map_err(|e| problem(&oldest, e))?;
+    }
+    Ok(dir)
+}
+
+/// Steps of the complete checkpoints under `root`, ascending.
+///
+/// # Errors
+/// A directory that cannot be read.
+pub fn list(root: &Path) -> Result<Vec<u64>, TrainError> {
+    if !root.exists() {
+        return Ok(Vec::new());
+    }
+    let entries = std::fs::read_dir(root).map_err(|e| problem(root, e))?;
+    let mut steps: Vec<u64> = entries
+        .filter_map(|e| e.ok())
+        .filter(|e| e.path().join("trainer.json").exists())
+        .filter_map(|e| e.file_name().to_str()?.strip_prefix("step_")?.parse().ok())
+        .collect();
+    steps.sort_unstable();
+    Ok(steps)
+}
+
+/// Step of the newest complete checkpoint if it belongs to these settings.
+///
+/// # Errors
+/// A checkpoint that is complete but cannot be read.
+pub fn latest(root: &Path, settings: &str) -> Result<Option<u64>, TrainError> {
+    let Some(step) = list(root)?.pop() else { return Ok(None) };
+    let state = read_state(&root.join(format!("step_{step}")))?;
+    Ok((state.settings == settings).then_some(step))
+}
+
+fn read_state(dir: &Path) -> Result<TrainerState, TrainError> {
+    let path = dir.join("trainer.json");
+    let json = std::fs::read_to_string(&path).map_err(|e| problem(&path, e))?;
+    serde_json::from_str(&json).map_err(|e| problem(&path, e))
+}
+
+/// Loads the newest complete checkpoint, if there is one and it belongs to these settings.
+///
+/// # Errors
+/// A checkpoint that is complete but cannot be read.
+pub fn load_latest(
+    root: &Path,
+    settings: &str,
+    optimizer: impl Fn(&ParamStore) -> AdamW,
+) -> Result<Option<Resumed>, TrainError> {
+    let Some(step) = latest(root, settings)? else { return Ok(None) };
+    let dir = root.join(format!("step_{step}"));
+    let state = read_state(&dir)?;
+    let policy = load_model(&Checkpoint::open(&dir)?)?;
+    let mut optimizer = optimizer(&policy.params);
+    optimizer.step = state.optimizer_step;
+    let moments = Tensors::read(&dir.join("optimizer.safetensors"))?;
+    for (id, p) in policy.params.iter().filter(|(_, p)| p.trainable) {
+        let (m, v) = optimizer.moments_mut(id);
+        *m = p.layout.store(moments.get(&format!("m.{}", p.name), &p.layout.shape())?);
+        *v = p.layout.store(moments.get(&format!("v.{}", p.name), &p.layout.shape())?);
+    }
+    let file = dir.join("reference.safetensors");
+    let reference = if file.exists() {
+        let tensors = Tensors::read(&file)?;
+        let mut store = ParamStore::default();
+        for (_, p) in policy.params.iter() {
+            store.add(&p.name, p.layout, tensors.get(&p.name, &p.layout.shape())?);
+        }
+        Some(store)
+    } else {
+        None
+    };
+    Ok(Some(Resumed { state, policy, optimizer, reference }))
+}
+
+/// Values in a parameter's layout, converted to row-major bytes only when written.
+struct Values<'a> {
+    shape: Vec<usize>,
+    values: &'a [f32],
+    layout: aha_kernels::Layout,
+}
+
+impl View for Values<'_> {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Owned(self.layout.load(self.values).iter().flat_map(|v| v.to_le_bytes()).collect())
+    }
+
+    fn data_len(&self) -> usize {
+        self.shape.iter().product::<usize>() * 4
+    }
+}
+
+fn write_tensors(path: &Path, tensors: Vec<(String, Values)>) -> Result<(), TrainError> {
+    write_atomic(path, |temporary| {
+        safetensors::serialize_to_file(tensors, None, temporary).map_err(|e| std::io::Error::other(e.to_string()))
+    })
+}
+
+/// Temporary name, write, sync, rename.
+fn write_atomic(path: &Path, write: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<(), TrainError> {
+    let temporary = path.with_extension("tmp");
+    let done = write(&temporary)
+        .and_then(|()| std::fs::File::open(&temporary)?.sync_all())
+        .and_then(|()| std::fs::rename(&temporary, path));
+    done.map_err(|e| {
+        // The write's own error is the one to report.
+        let _ = std::fs::remove_file(&temporary);
+        problem(path, format!("cannot write: {e}; free some space or choose another --out, then run the same command"))
+    })
+}
+
+struct Tensors {
+    path: PathBuf,
+    bytes: Vec<u8>,
+}
+
+impl Tensors {
+    fn read(path: &Path) -> Result<Self, TrainError> {
+        let bytes = std::fs::read(path).map_err(|e| problem(path, e))?;
+        Ok(Tensors { path: path.to_path_buf(), bytes })
+    }
+
+    fn get(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, TrainError> {
+        let all = safetensors::SafeTensors::deserialize(&self.bytes).map_err(|e| problem(&self.path, e))?;
+        let view = all.tensor(name).map_err(|e| problem(&self.path, format!("{name}: {e}")))?;
+        if view.shape() != shape || view.dtype() != Dtype::F32 {
+            return Err(problem(&self.path, format!("{name}: shape {:?}, wanted {shape:?} in F32", view.shape())));
+        }
+        Ok(view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+    }
+}

@@ -1,0 +1,72 @@
+//! Arguments that several commands share.
+
+use aha_tasks::PromptStyle;
+use clap::ValueEnum;
+
+/// How a problem or message becomes a prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Style {
+    /// The model's chat template if it has one, else r1_zero.
+    Auto,
+    /// The two-line form that models of the miniature recipe know.
+    Mini,
+    /// R1-Zero's preamble that explains the think and answer tags.
+    #[value(name = "r1_zero")]
+    R1Zero,
+    /// The model's chat template.
+    Chat,
+}
+
+impl Style {
+    /// `None` for [`Style::Auto`].
+    pub fn prompt_style(self) -> Option<PromptStyle> {
+        match self {
+            Style::Auto => None,
+            Style::Mini => Some(PromptStyle::Mini),
+            Style::R1Zero => Some(PromptStyle::R1Zero),
+            Style::Chat => Some(PromptStyle::Chat),
+        }
+    }
+
+    /// The name in a recipe.
+    pub fn name(self) -> &'static str {
+        match self {
+            Style::Auto => "auto",
+            Style::Mini => "mini",
+            Style::R1Zero => "r1_zero",
+            Style::Chat => "chat",
+        }
+    }
+}
+
+/// A share above 0 and at most 1 (`--top-p`).
+pub fn nucleus(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(v) if v > 0.0 && v <= 1.0 => Ok(v),
+        _ => Err("must be a number above 0 and at most 1".into()),
+    }
+}
+
+/// A number of 0 or more (`--temperature`).
+pub fn not_negative(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(v) if v >= 0.0 && v.is_finite() => Ok(v),
+        _ => Err("must be a number of 0 or more".into()),
+    }
+}
+
+/// A number above 0.
+pub fn positive(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(v) if v > 0.0 && v.is_finite() => Ok(v),
+        _ => Err("must be a number above 0".into()),
+    }
+}
+
+/// A whole number of 1 or more.
+pub fn count(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(v) if v > 0 => Ok(v),
+        _ => Err("must be a whole number of 1 or more".into()),
+    }
+}

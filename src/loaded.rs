@@ -1,0 +1,64 @@
+//! A model for commands that can do without text: its tokenizer is only asked for when something needs it.
+
+use aha_model::{ChatTemplate, Checkpoint, Decoder, Tokenizer};
+use anyhow::{Context, anyhow};
+use std::path::Path;
+
+/// An opened model.
+pub struct Loaded {
+    name: String,
+    pub checkpoint: Checkpoint,
+    tokenizer: Option<Tokenizer>,
+}
+
+impl Loaded {
+    /// Opens a Hugging Face folder or a GGUF file. A folder without a tokenizer is fine, a broken tokenizer is not.
+    ///
+    /// # Errors
+    /// What is wrong with the model, naming the file.
+    pub fn open(path: &Path) -> anyhow::Result<Self> {
+        let name = path.display().to_string();
+        let checkpoint = Checkpoint::open(path).with_context(|| name.clone())?;
+        let absent = path.is_dir() && !path.join("tokenizer.json").exists();
+        let tokenizer = if absent { None } else { Some(checkpoint.tokenizer().with_context(|| name.clone())?) };
+        Ok(Loaded { name, checkpoint, tokenizer })
+    }
+
+    /// The tokenizer, if there is one.
+    pub fn tokenizer(&self) -> Option<&Tokenizer> {
+        self.tokenizer.as_ref()
+    }
+
+    /// The tokenizer; `need` says for what.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn need_tokenizer(&self, need: &str) -> anyhow::Result<&Tokenizer> {
+        self.tokenizer.as_ref().ok_or_else(|| {
+            anyhow!("{}: no tokenizer.json here, and {need} needs one; give {{\"tokens\": [...]}} lines, or put it beside the model", self.name)
+        })
+    }
+
+    /// The chat template, if there is one.
+    ///
+    /// # Errors
+    /// One that does not compile.
+    pub fn chat_template(&self) -> anyhow::Result<Option<ChatTemplate>> {
+        self.checkpoint.chat_template().with_context(|| self.name.clone())
+    }
+
+    /// Tokens that end a completion.
+    pub fn stop_tokens(&self) -> Vec<u32> {
+        let config = self.checkpoint.config();
+        self.tokenizer.as_ref().map_or_else(|| config.eos_token_ids.clone(), |t| t.eos_ids(config))
+    }
+
+    /// Reads the weights.
+    ///
+    /// # Errors
+    /// A tensor that cannot be read.
+    pub fn decoder(&self) -> anyhow::Result<Decoder> {
+        let config = self.checkpoint.config().clone();
+        Decoder::from_tensors(config, |name| self.checkpoint.read(name)).with_context(|| self.name.clone())
+    }
+}
