@@ -4,30 +4,21 @@ use aha_eval::{EvalSummary, Measures};
 
 /// Lays out rows (the first is the heading) with two spaces between columns.
 pub fn table(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| rows.iter().filter_map(|r| r.get(column)).map(|c| c.chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let line = |row: &Vec<String>| {
-        let cells: Vec<String> = row
-            .iter()
-            .enumerate()
-            .map(|(i, cell)| {
-                let fill = " ".repeat(widths[i] - cell.chars().count());
-                if i == 0 { format!("{cell}{fill}") } else { format!("{fill}{cell}") }
-            })
-            .collect();
-        cells.join("  ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+    lay_out(rows, |column, cell, fill| if column == 0 { format!("{cell}{fill}") } else { format!("{fill}{cell}") })
 }
 
 /// A table whose columns are all text, to the left.
 pub fn left(rows: &[Vec<String>]) -> String {
+    lay_out(rows, |_, cell, fill| format!("{cell}{fill}"))
+}
+
+fn lay_out(rows: &[Vec<String>], place: impl Fn(usize, &str, &str) -> String) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| rows.iter().filter_map(|r| r.get(column)).map(|c| c.chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let line = |row: &Vec<String>| {
-        let cells = row.iter().enumerate().map(|(i, cell)| format!("{cell}{}", " ".repeat(widths[i] - cell.chars().count())));
+        let fill = |i: usize, cell: &str| " ".repeat(widths[i] - cell.chars().count());
+        let cells = row.iter().enumerate().map(|(i, cell)| place(i, cell, &fill(i, cell)));
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     rows.iter().map(line).collect::<Vec<_>>().join("\n")

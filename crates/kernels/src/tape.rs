@@ -64,10 +64,20 @@ impl Tape {
         }
     }
 
-    /// A buffer of this length; old contents unless `zero`.
+    /// A buffer of this length; old contents unless `zero`. Where none is large enough the largest one is replaced, so
+    /// that batches of varying sizes do not pile up buffers: there are never more than were in use at once.
     fn take(&mut self, len: usize, zero: bool) -> Vec<f32> {
-        let fit = (0..self.pool.len()).filter(|i| self.pool[*i].capacity() >= len).min_by_key(|i| self.pool[*i].capacity());
-        let mut buffer = fit.map_or_else(|| Vec::with_capacity(len), |i| self.pool.swap_remove(i));
+        let pool = &mut self.pool;
+        let fit = (0..pool.len()).filter(|i| pool[*i].capacity() >= len).min_by_key(|i| pool[*i].capacity());
+        let mut buffer = match fit {
+            Some(i) => pool.swap_remove(i),
+            None => {
+                if let Some(i) = (0..pool.len()).max_by_key(|i| pool[*i].capacity()) {
+                    pool.swap_remove(i);
+                }
+                Vec::with_capacity(len + len / 8)
+            }
+        };
         if zero {
             buffer.clear();
         }
