@@ -29,3 +29,11 @@ pub fn this_command() -> String {
     };
     std::env::args_os().map(|word| quote(word.to_string_lossy().into_owned())).collect::<Vec<_>>().join(" ")
 }
+
+/// Calls `pressed` at every press.
+///
+/// # Errors
+/// The system refuses the handler.
+pub fn on_every_ctrl_c(pressed: impl Fn() + Send + 'static) -> anyhow::Result<()> {
+    ctrlc::set_handler(pressed).context("cannot listen to Ctrl-C")
+}

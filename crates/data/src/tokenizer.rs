@@ -9,7 +9,8 @@ use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{
-    AddedToken, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, PreTokenizerWrapper, SplitDelimiterBehavior, Tokenizer,
+    AddedToken, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, PreTokenizerWrapper,
+    SplitDelimiterBehavior, Tokenizer,
 };
 
 use crate::DataError;
@@ -45,7 +46,9 @@ const ALWAYS: u64 = 1 << 30;
 /// A vocabulary below [`MIN_VOCAB_SIZE`], or no text at all.
 pub fn train_tokenizer(texts: impl Iterator<Item = String>, vocab_size: usize) -> Result<String, DataError> {
     if vocab_size < MIN_VOCAB_SIZE {
-        return Err(DataError::Tokenizer(format!("vocab_size = {vocab_size} is below the smallest possible, {MIN_VOCAB_SIZE}")));
+        return Err(DataError::Tokenizer(format!(
+            "vocab_size = {vocab_size} is below the smallest possible, {MIN_VOCAB_SIZE}"
+        )));
     }
     let pre_tokenizer = pre_tokenizer().map_err(failed)?;
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
@@ -81,7 +84,8 @@ fn failed(error: tokenizers::Error) -> DataError {
 
 fn pre_tokenizer() -> tokenizers::Result<Sequence> {
     let split = |pattern: &str| {
-        Split::new(SplitPattern::Regex(pattern.to_owned()), SplitDelimiterBehavior::Isolated, false).map(PreTokenizerWrapper::Split)
+        Split::new(SplitPattern::Regex(pattern.to_owned()), SplitDelimiterBehavior::Isolated, false)
+            .map(PreTokenizerWrapper::Split)
     };
     Ok(Sequence::new(vec![
         split(NUMBERS)?,

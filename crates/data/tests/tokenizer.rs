@@ -1,4 +1,5 @@
 //! The miniature tokenizer: round trips, numbers, tags, determinism.
+#![allow(clippy::unwrap_used)]
 
 use aha_data::tokenizer::{ANSWER_CLOSE, ANSWER_OPEN, EOS, MIN_VOCAB_SIZE, TAGS, THINK_CLOSE, THINK_OPEN};
 use aha_data::train_tokenizer;
@@ -31,8 +32,20 @@ fn decoding_is_exact() {
     let mut cases = texts();
     cases.extend(
         [
-            "", " ", "  two  spaces ", "\n\n\ttabs\r\n", "答案是14。AB答案x", "émoji 🤔 ½ １８ ٣", "don't <think>stop</think>!", "<think", "a<b>c",
-            "\u{0}\u{7f}", "12345678901", "3.14159", " </answer>", "<answer>14</answer>\n",
+            "",
+            " ",
+            "  two  spaces ",
+            "\n\n\ttabs\r\n",
+            "答案是14。AB答案x",
+            "émoji 🤔 ½ １８ ٣",
+            "don't <think>stop</think>!",
+            "<think",
+            "a<b>c",
+            "\u{0}\u{7f}",
+            "12345678901",
+            "3.14159",
+            " </answer>",
+            "<answer>14</answer>\n",
         ]
         .map(str::to_owned),
     );
@@ -44,11 +57,14 @@ fn decoding_is_exact() {
 #[test]
 fn numbers_below_a_hundred_are_one_token_everywhere() {
     // even a vocabulary with no room for anything else, and texts without such numbers
-    let sparse = Tokenizer::from_bytes(train_tokenizer(["only words".to_owned()].into_iter(), MIN_VOCAB_SIZE).unwrap()).unwrap();
+    let sparse =
+        Tokenizer::from_bytes(train_tokenizer(["only words".to_owned()].into_iter(), MIN_VOCAB_SIZE).unwrap()).unwrap();
     for tokenizer in [trained(512), trained(MIN_VOCAB_SIZE), sparse] {
         for number in 0..100u32 {
             let id = tokenizer.token_to_id(&number.to_string()).unwrap();
-            for text in ["{}", "7+{}=9", "from {} 3", "共{}个", "{}.", "-{}", "<answer>{}</answer>", "={},", "x{}y", " {} "] {
+            for text in
+                ["{}", "7+{}=9", "from {} 3", "共{}个", "{}.", "-{}", "<answer>{}</answer>", "={},", "x{}y", " {} "]
+            {
                 let encoded = ids(&tokenizer, &text.replace("{}", &number.to_string()));
                 assert!(encoded.contains(&id), "{number} in {text}: {encoded:?}");
             }

@@ -83,7 +83,8 @@ fn balanced(text: &str) -> bool {
 }
 
 static PHRASE: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r"(?i)(?:\banswer\b[\s*_]*(?:(?:is|are)\b|=|[:：])|答案[\s*]*(?:是|为|应为|应该是|[:：]))[\s*:：]*").expect("a valid pattern")
+    Regex::new(r"(?i)(?:\banswer\b[\s*_]*(?:(?:is|are)\b|=|[:：])|答案[\s*]*(?:是|为|应为|应该是|[:：]))[\s*:：]*")
+        .expect("a valid pattern")
 });
 
 /// The last answer of every kind: tags, `\boxed{}`, "the answer is" in English and Chinese, and `####`. Last in the text
@@ -93,7 +94,8 @@ pub fn lenient_answers(completion: &str) -> Vec<&str> {
     let after = |tag: &str| completion.rfind(tag).map(|at| at + tag.len());
     let tag_at = after(ANSWER_OPEN).map(|at| (at, cut(&completion[at..], ANSWER_CLOSE)));
     let hash_at = after("####").map(|at| (at, line(&completion[at..])));
-    let mut places: Vec<(usize, &str)> = [phrase_at, tag_at, hash_at, last_boxed(completion)].into_iter().flatten().collect();
+    let mut places: Vec<(usize, &str)> =
+        [phrase_at, tag_at, hash_at, last_boxed(completion)].into_iter().flatten().collect();
     places.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
     places.into_iter().map(|(_, text)| text.trim()).filter(|text| !text.is_empty()).collect()
 }

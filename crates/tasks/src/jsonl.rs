@@ -72,7 +72,9 @@ impl Jsonl {
                 let known: HashSet<&str> = held_out.iter().map(|p| p.question.trim()).collect();
                 rows.retain(|p| !known.contains(p.question.trim()));
                 if rows.is_empty() {
-                    return refuse("every training question is also in the evaluation file; give different files".to_owned());
+                    return refuse(
+                        "every training question is also in the evaluation file; give different files".to_owned(),
+                    );
                 }
                 (rows, held_out)
             }
@@ -126,9 +128,13 @@ impl Task for Jsonl {
         let missing = |what: &str| TaskError::Option { task: self.name.clone(), problem: what.to_owned() };
         match split {
             Split::Pretrain => Err(missing("has no problems for pretraining")),
-            Split::Train if self.train.is_empty() => Err(missing("has no training problems; give data = \"FILE.jsonl\"")),
+            Split::Train if self.train.is_empty() => {
+                Err(missing("has no training problems; give data = \"FILE.jsonl\""))
+            }
             Split::Train => Ok(self.train[self.shuffled(index)].clone()),
-            Split::Eval if self.eval.is_empty() => Err(missing("has no held-out problems; give eval_data = \"FILE.jsonl\"")),
+            Split::Eval if self.eval.is_empty() => {
+                Err(missing("has no held-out problems; give eval_data = \"FILE.jsonl\""))
+            }
             Split::Eval => Ok(self.eval[(index % self.eval.len() as u64) as usize].clone()),
         }
     }
@@ -142,7 +148,11 @@ impl Task for Jsonl {
 /// later move nothing. A file of at least two questions gets at least one of each.
 fn hold_out(rows: Vec<Problem>) -> (Vec<Problem>, Vec<Problem>) {
     let hash = |p: &Problem| {
-        let folded = p.question.trim().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+        let folded = p
+            .question
+            .trim()
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
         Rng::new(folded, 0).next()
     };
     let limit = u64::MAX / HELD_OUT_ONE_IN;
@@ -176,7 +186,8 @@ fn no_rows(name: &str, path: PathBuf) -> TaskError {
 }
 
 fn read_row(name: &str, id: String, line: &[u8], reference: ReadReference) -> Result<Problem, String> {
-    let text = std::str::from_utf8(line).map_err(|e| format!("not UTF-8 (byte {} of the line)", e.valid_up_to() + 1))?;
+    let text =
+        std::str::from_utf8(line).map_err(|e| format!("not UTF-8 (byte {} of the line)", e.valid_up_to() + 1))?;
     let value: Value = serde_json::from_str(text).map_err(|e| format!("not JSON: {}", without_position(&e)))?;
     let Value::Object(mut columns) = value else {
         return Err(format!("expected an object like {{\"question\": ..., \"answer\": ...}}, found {}", kind(&value)));

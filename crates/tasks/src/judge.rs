@@ -46,7 +46,12 @@ pub fn judge(problem: &Problem, completion: &str, finished: bool, options: &Judg
         return Judgement { verdict: Verdict::NotJudged, lenient_verdict: Verdict::NotJudged, answer: None, format };
     };
     if !finished {
-        return Judgement { verdict: Verdict::Incorrect, lenient_verdict: Verdict::Incorrect, answer: None, format: false };
+        return Judgement {
+            verdict: Verdict::Incorrect,
+            lenient_verdict: Verdict::Incorrect,
+            answer: None,
+            format: false,
+        };
     }
     let strict = tagged_answer(completion, options.prefilled_think).map(|text| wanted.read(text));
     let lenient = wanted.read_leniently(completion);
@@ -112,7 +117,8 @@ impl<'a> Wanted<'a> {
                 Self::Number(_) => number_in_phrase(text).map(|n| self.read(&n)),
                 Self::Countdown { .. } => {
                     let left = text.split('=').next().unwrap_or(text);
-                    let left = left.trim().trim_end_matches(['.', '。', '`', '*', '$']).trim_start_matches(['`', '*', '$']);
+                    let left =
+                        left.trim().trim_end_matches(['.', '。', '`', '*', '$']).trim_start_matches(['`', '*', '$']);
                     Expression::parse(left).map(|_| self.read(left))
                 }
                 Self::Text(wanted) => {

@@ -90,7 +90,10 @@ pub fn numbers_in(text: &str) -> Vec<String> {
 fn is_negative(before: &str) -> bool {
     let before = before.strip_suffix("\\$").or_else(|| before.strip_suffix('$')).unwrap_or(before);
     let Some(before) = before.strip_suffix(['-', '\u{2212}']) else { return false };
-    !before.chars().next_back().is_some_and(|c| c.is_alphanumeric() || matches!(c, ')' | ']' | '}' | '-' | '.' | '$' | '%'))
+    !before
+        .chars()
+        .next_back()
+        .is_some_and(|c| c.is_alphanumeric() || matches!(c, ')' | ']' | '}' | '-' | '.' | '$' | '%'))
 }
 
 #[cfg(test)]
@@ -118,8 +121,34 @@ mod tests {
     #[test]
     fn other_text_is_no_number() {
         for text in [
-            "", " ", ".", "-", "$", "--5", "+-5", "$$5", "1,08", "10,80", "1080,000", "1,0800", ",108", "1.2.3", "18..", "1.5.", "1e3", "0x10",
-            "18 apples", "１８", "١٨", "1 8", "3/4", "nan", "inf", "½", "5-", "5%",
+            "",
+            " ",
+            ".",
+            "-",
+            "$",
+            "--5",
+            "+-5",
+            "$$5",
+            "1,08",
+            "10,80",
+            "1080,000",
+            "1,0800",
+            ",108",
+            "1.2.3",
+            "18..",
+            "1.5.",
+            "1e3",
+            "0x10",
+            "18 apples",
+            "１８",
+            "١٨",
+            "1 8",
+            "3/4",
+            "nan",
+            "inf",
+            "½",
+            "5-",
+            "5%",
         ] {
             assert_eq!(canonical_number(text), None, "{text}");
         }

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::judge::{AnswerPlace, JudgeOptions};
 use crate::jsonl::Jsonl;
+use crate::judge::{AnswerPlace, JudgeOptions};
 use crate::mini::{Family, MiniTask};
 use crate::{Task, TaskError, gsm8k};
 
@@ -41,7 +41,8 @@ pub fn task_names() -> Vec<&'static str> {
 /// An unknown name (the nearest known one comes first in the message), a setting that is missing, wrong or of no use to the
 /// task, or a file that cannot be read.
 pub fn open_task(name: &str, seed: u64, options: &TaskOptions) -> Result<Box<dyn Task>, TaskError> {
-    let judge = |place| JudgeOptions { place: options.place.unwrap_or(place), prefilled_think: options.prefilled_think };
+    let judge =
+        |place| JudgeOptions { place: options.place.unwrap_or(place), prefilled_think: options.prefilled_think };
     let family = Family::parse(name);
     if name == "mini" || family.is_some() {
         let families = mini_families(name, family, options)?;
@@ -77,7 +78,9 @@ fn mini_families(name: &str, family: Option<Family>, options: &TaskOptions) -> R
     }
     match (family, &options.families) {
         (Some(family), None) => Ok(vec![family]),
-        (Some(_), Some(_)) => refuse(name, "is a single family; leave families out, or use the task \"mini\"".to_owned()),
+        (Some(_), Some(_)) => {
+            refuse(name, "is a single family; leave families out, or use the task \"mini\"".to_owned())
+        }
         (None, None) => Ok(Family::ALL.to_vec()),
         (None, Some(names)) if names.is_empty() => refuse(name, "families is empty; name at least one".to_owned()),
         (None, Some(names)) => {
@@ -86,7 +89,14 @@ fn mini_families(name: &str, family: Option<Family>, options: &TaskOptions) -> R
                 let known = Family::ALL.map(Family::name);
                 let Some(family) = Family::parse(wanted) else {
                     let known = nearest_first(wanted, &known);
-                    return refuse(name, format!("unknown family \"{wanted}\"; did you mean \"{}\"? Known: {}", known[0], known.join(", ")));
+                    return refuse(
+                        name,
+                        format!(
+                            "unknown family \"{wanted}\"; did you mean \"{}\"? Known: {}",
+                            known[0],
+                            known.join(", ")
+                        ),
+                    );
                 };
                 if families.contains(&family) {
                     return refuse(name, format!("family \"{wanted}\" is named twice"));
@@ -106,7 +116,10 @@ fn files(name: &str, options: &TaskOptions) -> Result<(Option<PathBuf>, Option<P
     let inside = |file: &str| Some(folder.join(file)).filter(|path: &PathBuf| Path::is_file(path));
     let (train, test) = (inside("train.jsonl"), inside("test.jsonl"));
     if train.is_none() && test.is_none() {
-        return refuse(name, format!("{}: holds neither train.jsonl nor test.jsonl; give the file itself", folder.display()));
+        return refuse(
+            name,
+            format!("{}: holds neither train.jsonl nor test.jsonl; give the file itself", folder.display()),
+        );
     }
     Ok((train, options.eval_data.clone().or(test)))
 }

@@ -47,7 +47,9 @@ mod tests {
 
     #[test]
     fn names_in_recipes() {
-        for (style, name) in [(PromptStyle::Mini, "\"mini\""), (PromptStyle::R1Zero, "\"r1_zero\""), (PromptStyle::Chat, "\"chat\"")] {
+        for (style, name) in
+            [(PromptStyle::Mini, "\"mini\""), (PromptStyle::R1Zero, "\"r1_zero\""), (PromptStyle::Chat, "\"chat\"")]
+        {
             assert_eq!(serde_json::to_string(&style).unwrap(), name);
             assert_eq!(serde_json::from_str::<PromptStyle>(name).unwrap(), style);
         }

@@ -111,7 +111,10 @@ mod tests {
     #[test]
     fn tags_and_mathematics_are_not_words() {
         assert_eq!(language_consistency("<think> 我 </think> <answer> 14 </answer>", Language::Chinese), Some(1.0));
-        assert_eq!(language_consistency(r"面积 \(\text{area}=ab\) 和 $sin x$，\frac{1}{2}", Language::Chinese), Some(1.0));
+        assert_eq!(
+            language_consistency(r"面积 \(\text{area}=ab\) 和 $sin x$，\frac{1}{2}", Language::Chinese),
+            Some(1.0)
+        );
         // dollar amounts do not open mathematics: both words in between count
         assert_eq!(language_consistency("$2 per egg, $18", Language::English), Some(1.0));
         assert_eq!(language_consistency("买 $2 per egg, $18", Language::Chinese), Some(1.0 / 3.0));

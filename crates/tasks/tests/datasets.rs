@@ -1,4 +1,5 @@
 //! Data-set tasks: order, held-out parts, and what is said about bad files.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -47,7 +48,10 @@ fn training_is_shuffled_by_epoch_and_evaluation_keeps_the_order_of_the_file() {
     let folder = Folder::new("order");
     let (train, eval) = (folder.file("a.jsonl", rows(0..50)), folder.file("b.jsonl", rows(50..70)));
     let task = open(Some(&train), Some(&eval)).unwrap();
-    assert_eq!((task.len(Split::Pretrain), task.len(Split::Train), task.len(Split::Eval)), (Some(0), Some(50), Some(20)));
+    assert_eq!(
+        (task.len(Split::Pretrain), task.len(Split::Train), task.len(Split::Eval)),
+        (Some(0), Some(50), Some(20))
+    );
     let (first, second) = (ids(&task, Split::Train, 0..50), ids(&task, Split::Train, 50..100));
     assert_ne!(first, second);
     for epoch in [&first, &second] {
@@ -74,7 +78,8 @@ fn one_training_file_gives_a_disjoint_held_out_part() {
     let (train, eval) = (task.len(Split::Train).unwrap(), task.len(Split::Eval).unwrap());
     assert_eq!(train + eval, 600);
     assert!((35..=90).contains(&eval), "{eval}");
-    let questions = |split, n: usize| (0..n as u64).map(|i| task.problem(split, i).unwrap().question).collect::<HashSet<_>>();
+    let questions =
+        |split, n: usize| (0..n as u64).map(|i| task.problem(split, i).unwrap().question).collect::<HashSet<_>>();
     assert!(questions(Split::Train, train).is_disjoint(&questions(Split::Eval, eval)));
     // rows added later move nothing
     let longer = open(Some(&folder.file("b.jsonl", rows(0..500) + &rows(0..100) + &rows(500..900))), None).unwrap();
@@ -114,12 +119,15 @@ fn forms_of_rows() {
     let task = open(None, Some(&folder.file("a.jsonl", text))).unwrap();
     let problems: Vec<_> = (0..4).map(|i| task.problem(Split::Eval, i).unwrap()).collect();
     let references: Vec<_> = problems.iter().map(|p| p.reference.clone()).collect();
-    assert_eq!(references, [
-        Reference::Number("18".to_owned()),
-        Reference::Number("1080".to_owned()),
-        Reference::Text("\\frac{1}{2}".to_owned()),
-        Reference::Number("-0.5".to_owned())
-    ]);
+    assert_eq!(
+        references,
+        [
+            Reference::Number("18".to_owned()),
+            Reference::Number("1080".to_owned()),
+            Reference::Text("\\frac{1}{2}".to_owned()),
+            Reference::Number("-0.5".to_owned())
+        ]
+    );
     assert_eq!(problems[1].id, "jsonl/eval/3");
     assert_eq!(problems[1].columns["level"], 3);
     assert!(!problems[1].columns.contains_key("problem"));
@@ -134,7 +142,10 @@ fn bad_files_are_named_with_line_and_cause() {
     for (bad, said) in [
         (&b"{\"question\": \"a?\", \"answer\": "[..], "not JSON"),
         (b"{\"question\": \"a?\"}", "no \"answer\" field; it has \"question\""),
-        (b"{\"answer\": \"3\", \"solution\": \"x\"}", "no \"question\" field (nor \"prompt\" or \"problem\"); it has \"answer\", \"solution\""),
+        (
+            b"{\"answer\": \"3\", \"solution\": \"x\"}",
+            "no \"question\" field (nor \"prompt\" or \"problem\"); it has \"answer\", \"solution\"",
+        ),
         (b"{}", "no fields"),
         (b"[1, 2]", "found a list"),
         (b"{\"question\": 3, \"answer\": \"3\"}", "\"question\" must be text, found a number"),
@@ -211,7 +222,10 @@ fn wrong_names_and_settings() {
     assert!(error_of("chain", &families(&["chain"])).contains("single family"));
     assert!(error_of("gsm8k", &families(&["chain"])).contains("takes no families"));
     for chinese in [-0.1, 1.5, f64::NAN] {
-        assert!(error_of("mini", &TaskOptions { chinese: Some(chinese), ..TaskOptions::default() }).contains("between 0 and 1"));
+        assert!(
+            error_of("mini", &TaskOptions { chinese: Some(chinese), ..TaskOptions::default() })
+                .contains("between 0 and 1")
+        );
     }
     let data = TaskOptions { data: Some(PathBuf::from("x.jsonl")), ..TaskOptions::default() };
     assert!(error_of("mini", &data).contains("takes no data"));
@@ -222,7 +236,10 @@ fn wrong_names_and_settings() {
 fn real_gsm8k() -> Option<PathBuf> {
     let folder = match std::env::var_os("AHA_DATA") {
         Some(data) => PathBuf::from(data).join("gsm8k"),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|up| up.join("../shared/data/gsm8k")).find(|p| p.is_dir())?,
+        None => Path::new(env!("CARGO_MANIFEST_DIR"))
+            .ancestors()
+            .map(|up| up.join("../shared/data/gsm8k"))
+            .find(|p| p.is_dir())?,
     };
     folder.join("train.jsonl").is_file().then_some(folder)
 }
@@ -242,10 +259,18 @@ fn every_gsm8k_reference_is_read_and_judged() {
             let Reference::Number(number) = &problem.reference else { panic!("{problem:?}") };
             let solution = problem.columns["answer"].as_str().unwrap();
             let right = task.judge(&problem, solution, true);
-            assert_eq!((right.verdict, right.answer.as_deref()), (Verdict::Correct, Some(number.as_str())), "{}", problem.id);
+            assert_eq!(
+                (right.verdict, right.answer.as_deref()),
+                (Verdict::Correct, Some(number.as_str())),
+                "{}",
+                problem.id
+            );
             let whole = number.split('.').next().unwrap();
             let neighbour = (whole.parse::<i64>().unwrap() + 1).to_string();
-            for wrong in [format!("{}#### {neighbour}", solution.rsplit_once("####").unwrap().0), format!("The answer is {neighbour}.")] {
+            for wrong in [
+                format!("{}#### {neighbour}", solution.rsplit_once("####").unwrap().0),
+                format!("The answer is {neighbour}."),
+            ] {
                 assert_eq!(task.judge(&problem, &wrong, true).verdict, Verdict::Incorrect, "{}", problem.id);
             }
             assert_eq!(task.judge(&problem, &format!("<answer>{number}</answer>"), true).verdict, Verdict::Correct);

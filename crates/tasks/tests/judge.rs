@@ -1,4 +1,5 @@
 //! The judge on honest, sloppy and hostile completions.
+#![allow(clippy::unwrap_used)]
 
 use aha_tasks::{AnswerPlace, JudgeOptions, Judgement, Language, Problem, Reference, Verdict, judge};
 use serde_json::Map;
@@ -33,12 +34,15 @@ fn wrap(answer: &str) -> String {
 #[test]
 fn right_answer_in_the_right_place() {
     let seen = strict(Reference::Integer(14), &wrap("14"));
-    assert_eq!(seen, Judgement {
-        verdict: Verdict::Correct,
-        lenient_verdict: Verdict::Correct,
-        answer: Some("14".to_owned()),
-        format: true
-    });
+    assert_eq!(
+        seen,
+        Judgement {
+            verdict: Verdict::Correct,
+            lenient_verdict: Verdict::Correct,
+            answer: Some("14".to_owned()),
+            format: true
+        }
+    );
     let seen = strict(Reference::Integer(14), &wrap("15"));
     assert_eq!((seen.verdict, seen.lenient_verdict, seen.format), (Verdict::Incorrect, Verdict::Incorrect, true));
     assert_eq!(seen.answer.as_deref(), Some("15"));
@@ -46,13 +50,26 @@ fn right_answer_in_the_right_place() {
 
 #[test]
 fn spellings_of_a_number() {
-    for spelling in ["1080", "1,080", "$1,080", "+1080", "1080.", "1080.00", "$1,080.00", "01080", r"\boxed{1080}", r"$\boxed{1,080}$"] {
+    for spelling in [
+        "1080",
+        "1,080",
+        "$1,080",
+        "+1080",
+        "1080.",
+        "1080.00",
+        "$1,080.00",
+        "01080",
+        r"\boxed{1080}",
+        r"$\boxed{1,080}$",
+    ] {
         let seen = strict(Reference::Number("1,080".to_owned()), &wrap(spelling));
         assert_eq!(seen.verdict, Verdict::Correct, "{spelling}");
         assert_eq!(seen.answer.as_deref(), Some("1080"), "{spelling}");
         assert_eq!(strict(Reference::Integer(1080), &wrap(spelling)).verdict, Verdict::Correct, "{spelling}");
     }
-    for spelling in ["1081", "108", "10801080", "-1080", "１０８０", "1,08", "1080 or 1081", "1080 1080", "one", "1.08e3", "0x438"] {
+    for spelling in
+        ["1081", "108", "10801080", "-1080", "１０８０", "1,08", "1080 or 1081", "1080 1080", "one", "1.08e3", "0x438"]
+    {
         let seen = strict(Reference::Integer(1080), &wrap(spelling));
         assert_eq!(seen.verdict, Verdict::Incorrect, "{spelling}");
         assert!(seen.answer.is_some(), "{spelling}");
@@ -109,12 +126,10 @@ fn hedging_and_misplaced_answers_do_not_count() {
 #[test]
 fn a_cut_completion_has_no_answer() {
     let seen = judge(&problem(Reference::Integer(14)), &wrap("14"), false, &JudgeOptions::default());
-    assert_eq!(seen, Judgement {
-        verdict: Verdict::Incorrect,
-        lenient_verdict: Verdict::Incorrect,
-        answer: None,
-        format: false
-    });
+    assert_eq!(
+        seen,
+        Judgement { verdict: Verdict::Incorrect, lenient_verdict: Verdict::Incorrect, answer: None, format: false }
+    );
 }
 
 #[test]
@@ -138,8 +153,22 @@ fn countdown_expressions() {
     let doubled = "8".repeat(50);
     let brackets = format!("{}8-3{}*4", "(".repeat(50_000), ")".repeat(50_000));
     for bad in [
-        "20", "8*4-3", "4*4+4", "(8-3)*4*1", "8+8+4", "8-3*4", "(8-3)*4=20", "(8-3)**4", "[8-3]*4", "(8-3)*4; 1", "(8-3)(4)", "-(3-8)*4",
-        &doubled, &brackets, "(８-3)*4", "int(8-3)*4",
+        "20",
+        "8*4-3",
+        "4*4+4",
+        "(8-3)*4*1",
+        "8+8+4",
+        "8-3*4",
+        "(8-3)*4=20",
+        "(8-3)**4",
+        "[8-3]*4",
+        "(8-3)*4; 1",
+        "(8-3)(4)",
+        "-(3-8)*4",
+        &doubled,
+        &brackets,
+        "(８-3)*4",
+        "int(8-3)*4",
     ] {
         assert_eq!(strict(countdown(), &wrap(bad)).verdict, Verdict::Incorrect, "{}", &bad[..bad.len().min(40)]);
     }
