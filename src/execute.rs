@@ -41,7 +41,9 @@ pub fn execute(recipe: &Recipe, out: PathBuf, until: Option<String>, output: Out
 
 /// Evaluations of a summary as they are in the file; those of another shape are left out.
 pub fn evals(summary: &Summary) -> Vec<(String, EvalSummary)> {
-    let parse = |(name, value): (&str, &serde_json::Value)| Some((name.to_owned(), serde_json::from_value(value.clone()).ok()?));
+    let parse = |(name, value): (&str, &serde_json::Value)| {
+        Some((name.to_owned(), serde_json::from_value(value.clone()).ok()?))
+    };
     summary.evals.iter().filter_map(parse).collect()
 }
 
@@ -60,7 +62,10 @@ fn describe(summary: &Summary, out: &Path) -> String {
 /// `out` is a file, or a model.
 pub fn check_out(out: &Path) -> anyhow::Result<()> {
     if out.is_file() {
-        return Err(failure::usage(format!("--out {}: this is a file; give a folder, which may be new", out.display())));
+        return Err(failure::usage(format!(
+            "--out {}: this is a file; give a folder, which may be new",
+            out.display()
+        )));
     }
     if out.join("config.json").exists() {
         return Err(failure::usage(format!("--out {}: this is a model; give a folder for the run", out.display())));

@@ -1,7 +1,7 @@
 //! Files of lines, in and out: every mistake in one names `FILE:LINE`, and an output file appears whole or not at all.
 
-use anyhow::{Context, anyhow};
 use aha_engine::EngineError;
+use anyhow::{Context, anyhow};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io::Write;
@@ -22,7 +22,8 @@ pub fn read(path: &Path) -> anyhow::Result<Vec<Numbered<String>>> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
     let mut lines = Vec::new();
     for (i, line) in bytes.split(|b| *b == b'\n').enumerate() {
-        let text = std::str::from_utf8(line).map_err(|e| at(path, i + 1, format!("not UTF-8 (byte {})", e.valid_up_to() + 1)))?;
+        let text = std::str::from_utf8(line)
+            .map_err(|e| at(path, i + 1, format!("not UTF-8 (byte {})", e.valid_up_to() + 1)))?;
         if !text.trim().is_empty() {
             lines.push(Numbered { line: i + 1, value: text.trim_end_matches('\r').to_owned() });
         }

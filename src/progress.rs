@@ -72,7 +72,8 @@ impl Progress {
         let first = resumed_at.unwrap_or(0);
         let bar = self.terminal.then(|| match total {
             Some(total) if method != "eval" => {
-                let bar = ProgressBar::new(total).with_style(style("{prefix} [{bar:24}] {pos}/{len} {msg}  {eta} left"));
+                let bar =
+                    ProgressBar::new(total).with_style(style("{prefix} [{bar:24}] {pos}/{len} {msg}  {eta} left"));
                 bar.set_position(first);
                 bar.reset_eta();
                 bar
@@ -185,7 +186,11 @@ impl Counter {
             let control = control.clone();
             let rate = move |state: &ProgressState, out: &mut dyn Write| {
                 let tokens = control.tokens.load(Ordering::Relaxed);
-                let _ = write!(out, "{tokens} tokens, {:.0} tokens/s", tokens as f64 / state.elapsed().as_secs_f64().max(1e-3));
+                let _ = write!(
+                    out,
+                    "{tokens} tokens, {:.0} tokens/s",
+                    tokens as f64 / state.elapsed().as_secs_f64().max(1e-3)
+                );
             };
             let bar = ProgressBar::new_spinner();
             bar.set_style(style("{prefix} {spinner} {elapsed} {tokens}").with_key("tokens", rate));
@@ -211,7 +216,8 @@ mod tests {
 
     #[test]
     fn a_step_in_one_line() {
-        let step = |pairs: &[(&str, f64)]| describe(&pairs.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect::<Vec<_>>());
+        let step =
+            |pairs: &[(&str, f64)]| describe(&pairs.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect::<Vec<_>>());
         assert_eq!(step(&[("loss", 2.5), ("tokens_per_second", 1234.4)]), "loss 2.500  tokens/s 1234");
         assert_eq!(step(&[("loss", 0.1), ("reward", 0.5), ("kl", 0.002)]), "reward 0.500  kl 0.0020");
     }

@@ -50,7 +50,8 @@ pub fn duration(seconds: f64) -> String {
 
 /// Evaluations as a table, one checkpoint (or task) per row, and another one by family where there is more than one.
 pub fn evaluations(heading: &str, evals: &[(String, EvalSummary)]) -> String {
-    let columns = ["problems", "pass@1", "greedy", "pass@16", "cons@16", "format", "tokens", "reflective words", "cut off"];
+    let columns =
+        ["problems", "pass@1", "greedy", "pass@16", "cons@16", "format", "tokens", "reflective words", "cut off"];
     let mut rows = vec![std::iter::once(heading).chain(columns).map(str::to_owned).collect::<Vec<_>>()];
     for (name, e) in evals {
         let m = &e.overall;
@@ -72,7 +73,8 @@ pub fn evaluations(heading: &str, evals: &[(String, EvalSummary)]) -> String {
     families.dedup();
     let mut text = table(&rows);
     if families.len() > 1 {
-        let mut rows = vec![std::iter::once("pass@1").chain(families.iter().copied()).map(str::to_owned).collect::<Vec<_>>()];
+        let mut rows =
+            vec![std::iter::once("pass@1").chain(families.iter().copied()).map(str::to_owned).collect::<Vec<_>>()];
         for (name, e) in evals {
             let cell = |family: &&str| e.by_family.get(*family).map_or("-".to_owned(), pass);
             rows.push(std::iter::once(name.clone()).chain(families.iter().map(cell)).collect());

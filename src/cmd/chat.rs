@@ -190,7 +190,9 @@ impl Chat<'_> {
             Some(FinishReason::Length) if request.params.max_new_tokens == room => {
                 note(format!("(cut off: the model's {limit} positions are full; /clear begins a new conversation)"));
             }
-            Some(FinishReason::Length) => note(format!("(cut off after {} tokens, see --max-new-tokens)", self.args.max_new_tokens)),
+            Some(FinishReason::Length) => {
+                note(format!("(cut off after {} tokens, see --max-new-tokens)", self.args.max_new_tokens))
+            }
             None => note("(stopped)"),
         }
         Ok(answer)
@@ -208,8 +210,8 @@ impl Chat<'_> {
         let control = Arc::new(Control { on_token: Some(Box::new(on_token)), ..Control::default() });
         let slot = || self.current.lock().unwrap_or_else(PoisonError::into_inner);
         *slot() = Some(control.clone());
+        let config = EngineConfig { workers: 1, ..EngineConfig::default() };
         let done = std::thread::scope(|scope| {
-            let config = EngineConfig { workers: 1, ..EngineConfig::default() };
             let worker = scope.spawn(|| {
                 let done = generate(&self.decoder, std::slice::from_ref(request), &config, &control);
                 let _ = end.send(None);
@@ -246,7 +248,13 @@ struct Printer {
 impl Printer {
     fn new(prefilled: bool) -> Self {
         let terminal = std::io::stdout().is_terminal();
-        Printer { parser: Some(ThinkParser::new(prefilled)), terminal, thinking: false, answer: String::new(), whole: String::new() }
+        Printer {
+            parser: Some(ThinkParser::new(prefilled)),
+            terminal,
+            thinking: false,
+            answer: String::new(),
+            whole: String::new(),
+        }
     }
 
     fn push(&mut self, chunk: &str) {

@@ -91,11 +91,13 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         // Of several tasks, those that make their own problems have no use for the files.
         let files = args.task.len() == 1 || ["gsm8k", "jsonl"].contains(&name.as_str());
         let given = |path: &Option<PathBuf>| path.clone().filter(|_| files);
-        let options = TaskOptions { data: given(&args.data), eval_data: given(&args.eval_data), ..TaskOptions::default() };
+        let options =
+            TaskOptions { data: given(&args.data), eval_data: given(&args.eval_data), ..TaskOptions::default() };
         tasks.push(open_task(name, args.seed, &options)?);
     }
     let model = OpenModel::open(&args.model)?;
-    let prompter = model.prompter(args.prompt_style.prompt_style(), args.system_prompt.clone(), args.prompt_suffix.clone())?;
+    let prompter =
+        model.prompter(args.prompt_style.prompt_style(), args.system_prompt.clone(), args.prompt_suffix.clone())?;
     let positions = model.config().max_position_embeddings;
     let settings = EvalSettings {
         problems: args.problems,

@@ -2,12 +2,12 @@
 
 use crate::args::{count, not_negative, nucleus};
 use crate::failure::usage;
+use crate::interrupt;
 use crate::lines::{self, Numbered};
 use crate::loaded::Loaded;
 use crate::output::{Output, note};
 use crate::progress::Counter;
 use crate::table::duration;
-use crate::interrupt;
 use aha_engine::sampler::mix;
 use aha_engine::{Control, EngineConfig, FinishReason, Request, SamplingParams, generate};
 use aha_model::{ChatTemplate, Message};
@@ -81,7 +81,7 @@ enum Prompt {
 struct Completed {
     prompt: Option<String>,
     completion: Option<String>,
-    prompt_tokens: Arc<[u32]>,
+    prompt_tokens: Vec<u32>,
     completion_tokens: Vec<u32>,
     logprobs: Vec<f32>,
     finish_reason: &'static str,
@@ -98,7 +98,13 @@ fn read(path: &Path) -> anyhow::Result<Vec<Numbered<Prompt>>> {
             (Some(text), None, None) => Prompt::Text(text),
             (None, Some(messages), None) if !messages.is_empty() => Prompt::Messages(messages),
             (None, None, Some(tokens)) => Prompt::Tokens(tokens),
-            _ => return Err(lines::at(path, n.line, "give one of \"prompt\", \"messages\" (at least one) and \"tokens\"")),
+            _ => {
+                return Err(lines::at(
+                    path,
+                    n.line,
+                    "give one of \"prompt\", \"messages\" (at least one) and \"tokens\"",
+                ));
+            }
         };
         Ok(Numbered { line: n.line, value })
     };
@@ -106,7 +112,12 @@ fn read(path: &Path) -> anyhow::Result<Vec<Numbered<Prompt>>> {
 }
 
 /// The prompt as text (where it is one) and as tokens.
-fn encode(prompt: Prompt, args: &Args, model: &Loaded, chat: Option<&ChatTemplate>) -> anyhow::Result<(Option<String>, Vec<u32>)> {
+fn encode(
+    prompt: Prompt,
+    args: &Args,
+    model: &Loaded,
+    chat: Option<&ChatTemplate>,
+) -> anyhow::Result<(Option<String>, Vec<u32>)> {
     let messages = match prompt {
         Prompt::Tokens(tokens) => {
             let text = model.tokenizer().map(|t| t.decode(&tokens, false)).transpose()?;
@@ -117,10 +128,13 @@ fn encode(prompt: Prompt, args: &Args, model: &Loaded, chat: Option<&ChatTemplat
             return Ok((Some(text), tokens));
         }
         Prompt::Text(text) => vec![Message::new("user", text)],
-        Prompt::Messages(_) if args.raw => return Err(usage("--raw takes no messages; give prompts, or leave --raw out")),
+        Prompt::Messages(_) if args.raw => {
+            return Err(usage("--raw takes no messages; give prompts, or leave --raw out"));
+        }
         Prompt::Messages(messages) => messages,
     };
-    let template = chat.ok_or_else(|| usage("the model has no chat template; give prompts of text and leave --chat out"))?;
+    let template =
+        chat.ok_or_else(|| usage("the model has no chat template; give prompts of text and leave --chat out"))?;
     let text = template.render(&messages, true)?;
     // The template writes the tokenizer's own special tokens itself.
     let tokens = model.need_tokenizer("a chat template")?.encode(&text, false)?;
@@ -142,8 +156,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     let (mut numbers, mut texts, mut requests) = (Vec::new(), Vec::new(), Vec::new());
     for (i, Numbered { line, value }) in prompts.into_iter().enumerate() {
-        let (text, tokens) =
-            encode(value, &args, &model, chat.as_ref()).map_err(|e| e.context(format!("{}:{line}", args.prompts.display())))?;
+        let (text, tokens) = encode(value, &args, &model, chat.as_ref())
+            .map_err(|e| e.context(format!("{}:{line}", args.prompts.display())))?;
         let seed = mix(args.seed ^ mix(i as u64));
         requests.push(Request { prompt: tokens.into(), samples: args.samples, params: params.clone(), seed });
         numbers.push(line);
@@ -168,7 +182,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         out.push(Completed {
             prompt: texts[c.request].clone(),
             completion: model.tokenizer().map(|t| t.decode(&c.tokens[..end], false)).transpose()?,
-            prompt_tokens: requests[c.request].prompt.clone(),
+            prompt_tokens: requests[c.request].prompt.to_vec(),
             completion_tokens: c.tokens,
             logprobs: c.logprobs,
             finish_reason: match c.finish {

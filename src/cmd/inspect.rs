@@ -43,7 +43,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         return Err(anyhow::anyhow!("{}: there is no such file or folder", path.display()));
     } else {
         let known: Vec<&str> = list_embedded().collect();
-        return Err(usage(format!("{name}: no file or folder of that name, and no embedded recipe ({})", known.join(", "))));
+        return Err(usage(format!(
+            "{name}: no file or folder of that name, and no embedded recipe ({})",
+            known.join(", ")
+        )));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -86,7 +89,9 @@ fn model(path: &Path, tensors: bool, output: Output) -> anyhow::Result<()> {
         Value::Bool(b) => (if *b { "yes" } else { "no" }).to_owned(),
         Value::String(s) => s.clone(),
         Value::Array(a) if a.is_empty() => "none".to_owned(),
-        Value::Array(a) => a.iter().map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)).collect::<Vec<_>>().join(", "),
+        Value::Array(a) => {
+            a.iter().map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)).collect::<Vec<_>>().join(", ")
+        }
         other => other.to_string(),
     };
     let rows: Vec<Vec<String>> = facts.iter().map(|(key, value)| vec![(*key).to_owned(), show(value)]).collect();
@@ -114,7 +119,10 @@ fn weight_bytes(path: &Path) -> u64 {
         return size(path);
     }
     let Ok(entries) = std::fs::read_dir(path) else { return 0 };
-    let weights = |p: &PathBuf| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("model") && n.to_string_lossy().ends_with(".safetensors"));
+    let weights = |p: &PathBuf| {
+        p.file_name()
+            .is_some_and(|n| n.to_string_lossy().starts_with("model") && n.to_string_lossy().ends_with(".safetensors"))
+    };
     entries.filter_map(Result::ok).map(|e| e.path()).filter(weights).map(|p| size(&p)).sum()
 }
 
@@ -136,13 +144,15 @@ fn run_folder(path: &Path, output: Output) -> anyhow::Result<()> {
         let kind = row.map(|r| r.kind.clone()).or(planned).unwrap_or_default();
         let status = row.map_or("pending", |r| r.status.as_str());
         let wall_s = row.map_or(0.0, |r| r.wall_s);
-        let step = paths.stage(&name).and_then(|s| s.checkpoints()).ok().and_then(|all| all.last().map(|(step, _)| *step));
+        let step =
+            paths.stage(&name).and_then(|s| s.checkpoints()).ok().and_then(|all| all.last().map(|(step, _)| *step));
         let shown = step.map_or("-".to_owned(), |s| format!("step {s}"));
         lines.push(vec![name.clone(), kind.clone(), status.to_owned(), duration(wall_s), shown]);
         stages.push(json!({"name": name, "kind": kind, "status": status, "wall_s": wall_s, "checkpoint_step": step}));
     }
     let evals = summary.as_ref().map(evals).unwrap_or_default();
-    let name = recipe.as_ref().map(|r| r.name.clone()).or(summary.as_ref().map(|s| s.recipe.clone())).unwrap_or_default();
+    let name =
+        recipe.as_ref().map(|r| r.name.clone()).or(summary.as_ref().map(|s| s.recipe.clone())).unwrap_or_default();
     let seed = recipe.as_ref().map(|r| r.seed).or(summary.as_ref().map(|s| s.seed));
     let description = recipe.and_then(|r: Recipe| r.description).map_or(String::new(), |d| format!("\n{d}"));
     let mut text = format!("{name} (seed {}){description}\n\n{}", seed.unwrap_or_default(), left(&lines));

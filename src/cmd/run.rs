@@ -60,7 +60,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let out = args.out.unwrap_or_else(|| Path::new("runs").join(folder));
     check_out(&out)?;
     let output = Output::new(args.json);
-    if args.dry_run { dry_run(&recipe, &out, args.until.as_deref(), output) } else { execute(&recipe, out, args.until, output) }
+    if args.dry_run {
+        dry_run(&recipe, &out, args.until.as_deref(), output)
+    } else {
+        execute(&recipe, out, args.until, output)
+    }
 }
 
 /// The plan of a run, from what lies in `out`; writes nothing.
@@ -86,7 +90,9 @@ fn dry_run(recipe: &Recipe, out: &Path, until: Option<&str>, output: Output) -> 
             running.insert(&stage.name);
         }
         lines.push(vec![stage.name.clone(), plan.kind.to_string(), action.to_owned(), why.clone()]);
-        stages.push(json!({"name": stage.name, "kind": plan.kind.as_str(), "action": action, "why": why, "hash": plan.hash}));
+        stages.push(
+            json!({"name": stage.name, "kind": plan.kind.as_str(), "action": action, "why": why, "hash": plan.hash}),
+        );
         if until == Some(stage.name.as_str()) {
             break;
         }
@@ -112,7 +118,9 @@ fn why(
             StageStatus::Finished => "finished with the same settings and inputs".to_owned(),
             status => {
                 let steps = paths.stage(&stage.name).and_then(|s| s.checkpoints()).unwrap_or_default();
-                let from = steps.last().map_or("goes on from its beginning".to_owned(), |(n, _)| format!("resumes after step {n}"));
+                let from = steps
+                    .last()
+                    .map_or("goes on from its beginning".to_owned(), |(n, _)| format!("resumes after step {n}"));
                 format!("{}; {from}", if status == StageStatus::Failed { "failed" } else { "interrupted" })
             }
         };
@@ -121,7 +129,9 @@ fn why(
         return format!("{input}, which it uses, runs");
     }
     match before {
-        Some(before) if before.stage(&stage.name).is_ok_and(|old| old == stage) => "the seed or a file it reads has changed".to_owned(),
+        Some(before) if before.stage(&stage.name).is_ok_and(|old| old == stage) => {
+            "the seed or a file it reads has changed".to_owned()
+        }
         _ => "its settings have changed".to_owned(),
     }
 }

@@ -75,7 +75,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         sum += s.logprobs.iter().map(|l| f64::from(*l)).sum::<f64>();
         count += s.logprobs.len();
         tokens += sequence.len();
-        out.push(Scored { tokens: sequence, logprobs: std::iter::once(None).chain(s.logprobs.into_iter().map(Some)).collect() });
+        out.push(Scored {
+            tokens: sequence,
+            logprobs: std::iter::once(None).chain(s.logprobs.into_iter().map(Some)).collect(),
+        });
     }
     lines::write_json(args.output.as_deref(), &out)?;
     let mean = (count > 0).then(|| sum / count as f64);

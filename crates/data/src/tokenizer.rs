@@ -33,8 +33,9 @@ pub const MIN_VOCAB_SIZE: usize = 256 + 90 + ADDED;
 
 const ADDED: usize = 1 + TAGS.len();
 const NUMBERS: &str = r"\p{N}{1,3}";
-/// Runs of Han, other letters with a space before them, single marks with a space before them, white space.
-const WORDS: &str = r"\p{Han}+| ?(?:(?!\p{Han})\p{L})+| ?[^\s\p{L}\p{N}]|\s+(?!\S)|\s+";
+/// Runs of Han, other letters with a space before them, single marks with a space before and line breaks after them (as V3's
+/// tokenizer joins marks and line breaks), white space.
+const WORDS: &str = r"\p{Han}+| ?(?:(?!\p{Han})\p{L})+| ?[^\s\p{L}\p{N}][\r\n]*|\s+(?!\S)|\s+";
 /// Weight of a two-digit number in training: above any real count, so that its merge comes first.
 const ALWAYS: u64 = 1 << 30;
 

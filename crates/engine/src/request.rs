@@ -86,7 +86,9 @@ pub enum EngineError {
     #[error("request {0}: the prompt is empty; give at least one token (a beginning-of-sequence token will do)")]
     EmptyPrompt(usize),
     /// A token the model does not know.
-    #[error("request {request}: token {token} is outside the model's vocabulary of {vocab}; model and tokenizer do not match")]
+    #[error(
+        "request {request}: token {token} is outside the model's vocabulary of {vocab}; model and tokenizer do not match"
+    )]
     Token {
         /// Index of the request.
         request: usize,
@@ -96,7 +98,9 @@ pub enum EngineError {
         vocab: usize,
     },
     /// Prompt and completion do not fit the model's positions.
-    #[error("request {request}: {prompt} prompt tokens and {new} new ones exceed the model's {limit} positions; shorten one of them")]
+    #[error(
+        "request {request}: {prompt} prompt tokens and {new} new ones exceed the model's {limit} positions; shorten one of them"
+    )]
     TooLong {
         /// Index of the request.
         request: usize,
@@ -108,7 +112,9 @@ pub enum EngineError {
         limit: usize,
     },
     /// A single sample does not fit the cache.
-    #[error("request {request}: one sample needs {needed} cache blocks, the cache has {blocks}; raise cache_bytes or shorten it")]
+    #[error(
+        "request {request}: one sample needs {needed} cache blocks, the cache has {blocks}; raise cache_bytes or shorten it"
+    )]
     CacheTooSmall {
         /// Index of the request.
         request: usize,

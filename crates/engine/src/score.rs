@@ -11,7 +11,12 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// An empty or too long sequence, or a token outside the vocabulary; `request` is the sequence's index.
-pub fn score(decoder: &Decoder, sequences: &[&[u32]], temperature: f32, max_tokens: usize) -> Result<Vec<Scored>, EngineError> {
+pub fn score(
+    decoder: &Decoder,
+    sequences: &[&[u32]],
+    temperature: f32,
+    max_tokens: usize,
+) -> Result<Vec<Scored>, EngineError> {
     let (vocab, limit) = (decoder.config.vocab_size, decoder.config.max_position_embeddings);
     for (i, s) in sequences.iter().enumerate() {
         if s.is_empty() {

@@ -31,7 +31,12 @@ pub struct Control {
 ///
 /// # Errors
 /// A request that can never run (see [`EngineError`]); nothing is generated then.
-pub fn generate(decoder: &Decoder, requests: &[Request], config: &EngineConfig, control: &Control) -> Result<Vec<Completion>, EngineError> {
+pub fn generate(
+    decoder: &Decoder,
+    requests: &[Request],
+    config: &EngineConfig,
+    control: &Control,
+) -> Result<Vec<Completion>, EngineError> {
     let workers = match config.workers {
         0 if decoder.bytes() > SMALL_MODEL_BYTES => 1,
         0 => rayon::current_num_threads(),
@@ -41,7 +46,9 @@ pub fn generate(decoder: &Decoder, requests: &[Request], config: &EngineConfig, 
     for (i, r) in requests.iter().enumerate() {
         check(decoder, i, r, blocks)?;
     }
-    let queue = Mutex::new(requests.iter().enumerate().filter(|(_, r)| r.samples > 0).map(|(i, r)| (i, 0..r.samples)).collect());
+    let queue = Mutex::new(
+        requests.iter().enumerate().filter(|(_, r)| r.samples > 0).map(|(i, r)| (i, 0..r.samples)).collect(),
+    );
     let run = || Worker::new(decoder, requests, config, control, blocks).run(&queue);
     let mut done: Vec<Completion> = if workers == 1 {
         run()
@@ -112,7 +119,13 @@ struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    fn new(decoder: &'a Decoder, requests: &'a [Request], config: &'a EngineConfig, control: &'a Control, blocks: usize) -> Self {
+    fn new(
+        decoder: &'a Decoder,
+        requests: &'a [Request],
+        config: &'a EngineConfig,
+        control: &'a Control,
+        blocks: usize,
+    ) -> Self {
         Worker {
             decoder,
             requests,
@@ -171,7 +184,12 @@ impl<'a> Worker<'a> {
             let tokens: Arc<[u32]> = r.prompt[start..start + rows].into();
             let positions: Arc<[u32]> = (start as u32..(start + rows) as u32).collect();
             let spans = [CacheSpan { rows, start, blocks: &owned }];
-            let h = self.decoder.hidden(&mut self.tape, &tokens, &positions, &mut Attend::Cached { cache: &mut self.cache, spans: &spans });
+            let h = self.decoder.hidden(
+                &mut self.tape,
+                &tokens,
+                &positions,
+                &mut Attend::Cached { cache: &mut self.cache, spans: &spans },
+            );
             last = self.tape.value(h)[(rows - 1) * width..].to_vec();
             self.tape.reset();
         }
@@ -215,14 +233,24 @@ impl<'a> Worker<'a> {
             tokens.push(*s.tokens.last().expect("a running sample has drawn a token"));
             positions.push(position as u32);
         }
-        let spans: Vec<CacheSpan> =
-            running.iter().zip(&positions).map(|(s, p)| CacheSpan { rows: 1, start: *p as usize, blocks: &s.blocks }).collect();
+        let spans: Vec<CacheSpan> = running
+            .iter()
+            .zip(&positions)
+            .map(|(s, p)| CacheSpan { rows: 1, start: *p as usize, blocks: &s.blocks })
+            .collect();
         let mut attend = Attend::Cached { cache: &mut self.cache, spans: &spans };
         let h = self.decoder.hidden(&mut self.tape, &tokens.into(), &positions.into(), &mut attend);
         let (vocab, width) = (self.decoder.config.vocab_size, self.decoder.config.hidden_size);
         let mut logits = std::mem::take(&mut self.logits);
         logits.resize(running.len() * vocab, 0.0);
-        linear::forward(&mut logits, self.tape.value(h), self.decoder.params.data(self.decoder.head()), vocab, width, false);
+        linear::forward(
+            &mut logits,
+            self.tape.value(h),
+            self.decoder.params.data(self.decoder.head()),
+            vocab,
+            width,
+            false,
+        );
         self.tape.reset();
         for (mut s, row) in running.into_iter().zip(logits.chunks_exact_mut(vocab)) {
             if self.draw(&mut s, row) {
@@ -253,6 +281,12 @@ impl<'a> Worker<'a> {
         self.blocks.unreserve(s.reserved);
         let stopped = s.tokens.last().is_some_and(|t| self.requests[s.request].params.stop_tokens.contains(t));
         let finish = if stopped { FinishReason::Stop } else { FinishReason::Length };
-        self.done.push(Completion { request: s.request, sample: s.sample, tokens: s.tokens, logprobs: s.logprobs, finish });
+        self.done.push(Completion {
+            request: s.request,
+            sample: s.sample,
+            tokens: s.tokens,
+            logprobs: s.logprobs,
+            finish,
+        });
     }
 }

@@ -8,8 +8,8 @@
 mod compare;
 mod estimators;
 mod record;
-mod sample;
 mod report;
+mod sample;
 mod stats;
 mod summary;
 

@@ -89,7 +89,14 @@ pub fn evaluate(
     Ok(Evaluated { problems, samples, greedy })
 }
 
-fn record(task: &dyn Task, problem: &Problem, sample: usize, text: String, finished: bool, tokens: usize) -> SampleRecord {
+fn record(
+    task: &dyn Task,
+    problem: &Problem,
+    sample: usize,
+    text: String,
+    finished: bool,
+    tokens: usize,
+) -> SampleRecord {
     let judgement = task.judge(problem, &text, finished);
     SampleRecord {
         problem_id: problem.id.clone(),

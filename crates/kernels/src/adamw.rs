@@ -62,7 +62,11 @@ impl AdamW {
     /// Zero moments for every trainable parameter.
     pub fn new(config: AdamWConfig, params: &ParamStore) -> Self {
         let size = |p: &crate::Param| if p.trainable { p.data.len() } else { 0 };
-        AdamW { config, step: 0, moments: params.iter().map(|(_, p)| (vec![0.0; size(p)], vec![0.0; size(p)])).collect() }
+        AdamW {
+            config,
+            step: 0,
+            moments: params.iter().map(|(_, p)| (vec![0.0; size(p)], vec![0.0; size(p)])).collect(),
+        }
     }
 
     /// First and second moment of a parameter, in its stored layout.
@@ -109,7 +113,8 @@ impl AdamW {
             let (p, m, v) = (Shared::new(data), Shared::new(m), Shared::new(v));
             par::ranges(g.len(), 1 << 14, |r| {
                 // SAFETY: each task owns its range of all three buffers.
-                let (p, m, v) = unsafe { (p.slice(r.start, r.len()), m.slice(r.start, r.len()), v.slice(r.start, r.len())) };
+                let (p, m, v) =
+                    unsafe { (p.slice(r.start, r.len()), m.slice(r.start, r.len()), v.slice(r.start, r.len())) };
                 update(p, m, v, &g[r], &coefficients);
             });
         }

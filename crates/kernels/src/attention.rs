@@ -30,7 +30,10 @@ impl Segments {
 
     /// From cumulative lengths, beginning with 0.
     pub fn from_cumulative(cu: Vec<usize>) -> Self {
-        assert!(cu.first() == Some(&0) && cu.windows(2).all(|w| w[0] <= w[1]), "cumulative lengths must start at 0 and grow");
+        assert!(
+            cu.first() == Some(&0) && cu.windows(2).all(|w| w[0] <= w[1]),
+            "cumulative lengths must start at 0 and grow"
+        );
         Segments { cu }
     }
 
@@ -105,7 +108,16 @@ fn pack_rows(dst: &mut Vec<f32>, src: &[f32], ld: usize, len: usize, rows: usize
 }
 
 /// Scores of query rows against all key panels up to `keys`: `s[i * cap + j]`.
-unsafe fn scores(s: &mut [f32], cap: usize, q: *const f32, ld: usize, rows: usize, k_t: &[f32], dim: usize, keys: usize) {
+unsafe fn scores(
+    s: &mut [f32],
+    cap: usize,
+    q: *const f32,
+    ld: usize,
+    rows: usize,
+    k_t: &[f32],
+    dim: usize,
+    keys: usize,
+) {
     for b in 0..keys / NR {
         let e = Extent { m: rows, outer: 1, inner: dim, n: NR };
         let a = Left { base: q, row: ld, outer: 0, inner: 1 };
@@ -118,7 +130,13 @@ unsafe fn scores(s: &mut [f32], cap: usize, q: *const f32, ld: usize, rows: usiz
 pub fn forward(out: &mut [f32], stats: &mut [f32], q: &[f32], k: &[f32], v: &[f32], seg: &Segments, heads: Heads) {
     let (n, kv, dim) = (heads.query, heads.kv, heads.dim);
     let t = seg.tokens();
-    assert!(q.len() == t * n * dim && out.len() == q.len() && k.len() == t * kv * dim && v.len() == k.len() && stats.len() == t * n * 2);
+    assert!(
+        q.len() == t * n * dim
+            && out.len() == q.len()
+            && k.len() == t * kv * dim
+            && v.len() == k.len()
+            && stats.len() == t * n * 2
+    );
     let (out, stats) = (Shared::new(out), Shared::new(stats));
     par::ranges(seg.len() * kv, 1, |items| {
         let (mut k_t, mut v_p, mut s) = (Vec::new(), Vec::new(), Vec::new());
@@ -151,7 +169,9 @@ pub fn forward(out: &mut [f32], stats: &mut [f32], q: &[f32], k: &[f32], v: &[f3
                         let e = Extent { m: rows, outer: 1, inner: keys, n: (dim - c).min(NR) };
                         let a = Left { base: s.as_ptr(), row: cap, outer: 0, inner: 1 };
                         // SAFETY: only this task writes head h of this segment's rows; panels hold `cap >= keys` rows.
-                        unsafe { gemm(e, a, v_p[(c / NR) * cap * NR..].as_ptr(), NR, out.at(base + c), n * dim, Start::Zero) };
+                        unsafe {
+                            gemm(e, a, v_p[(c / NR) * cap * NR..].as_ptr(), NR, out.at(base + c), n * dim, Start::Zero)
+                        };
                     }
                     for i in 0..rows {
                         // SAFETY: as above.
@@ -186,7 +206,13 @@ pub fn backward(
     heads: Heads,
 ) {
     let (n, kv, dim) = (heads.query, heads.kv, heads.dim);
-    assert!(d_q.len() == q.len() && d_k.len() == k.len() && d_v.len() == v.len() && d_out.len() == q.len() && out.len() == q.len());
+    assert!(
+        d_q.len() == q.len()
+            && d_k.len() == k.len()
+            && d_v.len() == v.len()
+            && d_out.len() == q.len()
+            && out.len() == q.len()
+    );
     let (d_q, d_k, d_v) = (Shared::new(d_q), Shared::new(d_k), Shared::new(d_v));
     par::ranges(seg.len() * kv, 1, |items| {
         let mut w = Scratch::default();
@@ -282,7 +308,9 @@ impl Scratch {
             for (left, right, to) in [(&self.p, &self.d_o_p, &mut self.d_v), (&self.d_s, &self.q_p, &mut self.d_k)] {
                 let a = Left { base: left.as_ptr(), row: 1, outer: 0, inner: cap };
                 // SAFETY: `left` is [rows, cap], the panel [rows, 32], `to` [cap, wide].
-                unsafe { gemm(e, a, right[c * rows * NR..].as_ptr(), NR, to[c * NR..].as_mut_ptr(), self.wide, Start::Add) };
+                unsafe {
+                    gemm(e, a, right[c * rows * NR..].as_ptr(), NR, to[c * NR..].as_mut_ptr(), self.wide, Start::Add)
+                };
             }
         }
     }

@@ -135,7 +135,17 @@ impl KvCache {
         });
     }
 
-    fn attend_head(&self, layer: usize, out: &Shared, q: &[f32], span: &CacheSpan, t0: usize, g: usize, heads: Heads, s: &mut Vec<f32>) {
+    fn attend_head(
+        &self,
+        layer: usize,
+        out: &Shared,
+        q: &[f32],
+        span: &CacheSpan,
+        t0: usize,
+        g: usize,
+        heads: Heads,
+        s: &mut Vec<f32>,
+    ) {
         let (n, dim, group) = (heads.query, heads.dim, heads.query / heads.kv);
         let cap = (span.start + span.rows).next_multiple_of(NR);
         s.resize(TILE.max(group) * cap, 0.0);
@@ -166,7 +176,8 @@ impl KvCache {
                 inverse[i] = softmax_row(&mut s[i * cap..i * cap + keys], position(i), heads.scale).1;
             }
             for (b, block) in blocks.iter().enumerate() {
-                let values = &self.blocks[*block as usize][start + self.shape.kv_heads * dim * NR + g * panels * NR * NR..];
+                let values =
+                    &self.blocks[*block as usize][start + self.shape.kv_heads * dim * NR + g * panels * NR * NR..];
                 for c in (0..dim).step_by(NR) {
                     let e = Extent { m: rows, outer: 1, inner: NR, n: (dim - c).min(NR) };
                     let a = Left { base: s[b * NR..].as_ptr(), row: cap, outer: 0, inner: 1 };

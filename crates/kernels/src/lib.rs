@@ -23,6 +23,6 @@ pub mod tape;
 
 pub use adamw::{AdamW, AdamWConfig};
 pub use attention::Segments;
-pub use cache::{CacheShape, CacheSpan, KvCache, BLOCK_TOKENS};
+pub use cache::{BLOCK_TOKENS, CacheShape, CacheSpan, KvCache};
 pub use params::{Gradients, Init, Layout, Param, ParamId, ParamStore};
 pub use tape::{Attend, Tape, Var};

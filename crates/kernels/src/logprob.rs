@@ -55,7 +55,15 @@ impl RowLogprob {
 }
 
 /// logp `[M]` and entropy `[M]` of targets `[M]` from h `[M, D]` and the output matrix `w` (panels `[V, D]`).
-pub fn forward(logp: &mut [f32], entropy: &mut [f32], h: &[f32], w: &[f32], vocab: usize, targets: &[u32], temperature: f32) {
+pub fn forward(
+    logp: &mut [f32],
+    entropy: &mut [f32],
+    h: &[f32],
+    w: &[f32],
+    vocab: usize,
+    targets: &[u32],
+    temperature: f32,
+) {
     let m = targets.len();
     let d = h.len() / m.max(1);
     let inverse = 1.0 / temperature;
@@ -84,7 +92,16 @@ pub fn forward(logp: &mut [f32], entropy: &mut [f32], h: &[f32], w: &[f32], voca
 }
 
 /// Gradients of sum(d_logp * logp): d_h += and, unless empty, d_w += (panels).
-pub fn backward(d_h: &mut [f32], d_w: &mut [f32], d_logp: &[f32], h: &[f32], w: &[f32], vocab: usize, targets: &[u32], temperature: f32) {
+pub fn backward(
+    d_h: &mut [f32],
+    d_w: &mut [f32],
+    d_logp: &[f32],
+    h: &[f32],
+    w: &[f32],
+    vocab: usize,
+    targets: &[u32],
+    temperature: f32,
+) {
     let m = targets.len();
     let d = h.len() / m.max(1);
     let inverse = 1.0 / temperature;

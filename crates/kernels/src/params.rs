@@ -187,7 +187,8 @@ impl ParamStore {
 
 /// Standard normal values times `std`, a function of (seed, name) alone (Box-Muller over splitmix64).
 fn normal(count: usize, std: f32, seed: u64, name: &str) -> Vec<f32> {
-    let mut state = name.bytes().fold(seed ^ 0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    let mut state =
+        name.bytes().fold(seed ^ 0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
     let mut uniform = || {
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = state;
@@ -215,7 +216,8 @@ pub struct Gradients {
 impl Gradients {
     /// Zero gradients for every trainable parameter.
     pub fn new(params: &ParamStore) -> Self {
-        let data = params.params.iter().map(|p| if p.trainable { vec![0.0; p.data.len()] } else { Vec::new() }).collect();
+        let data =
+            params.params.iter().map(|p| if p.trainable { vec![0.0; p.data.len()] } else { Vec::new() }).collect();
         Gradients { data }
     }
 

@@ -97,7 +97,9 @@ impl Tape {
 
     /// Gives a value's buffer back when nothing is remembered; a training tape keeps it.
     pub fn release(&mut self, v: Var) {
-        if !self.recording && let Some(buffer) = self.values[v.0].take() {
+        if !self.recording
+            && let Some(buffer) = self.values[v.0].take()
+        {
             self.pool.push(buffer);
         }
     }
@@ -113,7 +115,14 @@ impl Tape {
     }
 
     /// x W^T (+ bias) (+ residual).
-    pub fn linear(&mut self, params: &ParamStore, x: Var, weight: ParamId, bias: Option<ParamId>, residual: Option<Var>) -> Var {
+    pub fn linear(
+        &mut self,
+        params: &ParamStore,
+        x: Var,
+        weight: ParamId,
+        bias: Option<ParamId>,
+        residual: Option<Var>,
+    ) -> Var {
         let shape = params.get(weight).layout.shape();
         let (n, k) = (shape[0], shape[1]);
         let mut out = self.take(self.value(x).len() / k * n, false);
@@ -203,7 +212,16 @@ impl Tape {
     /// Backward of log-probabilities made from `h` and the output matrix, then of everything before it.
     ///
     /// `d_logp` `[M]` is the gradient of the loss with respect to each log-probability. Adds to `grads`.
-    pub fn backward(&mut self, params: &ParamStore, grads: &mut Gradients, h: Var, head: ParamId, targets: &[u32], temperature: f32, d_logp: &[f32]) {
+    pub fn backward(
+        &mut self,
+        params: &ParamStore,
+        grads: &mut Gradients,
+        h: Var,
+        head: ParamId,
+        targets: &[u32],
+        temperature: f32,
+        d_logp: &[f32],
+    ) {
         assert!(self.recording, "backward on an inference tape");
         let mut d: Vec<Option<Vec<f32>>> = self.values.iter().map(|_| None).collect();
         let mut d_h = self.take(self.value(h).len(), true);
@@ -276,7 +294,17 @@ impl Tape {
                 let Some(d_out) = d[out.0].take() else { return };
                 let (mut d_q, mut d_k, mut d_v) = (self.gradient(d, *q), self.gradient(d, *k), self.gradient(d, *v));
                 let inputs = (self.value(*q), self.value(*k), self.value(*v));
-                attention::backward(&mut d_q, &mut d_k, &mut d_v, &d_out, self.value(*out), stats, inputs, segments, *heads);
+                attention::backward(
+                    &mut d_q,
+                    &mut d_k,
+                    &mut d_v,
+                    &d_out,
+                    self.value(*out),
+                    stats,
+                    inputs,
+                    segments,
+                    *heads,
+                );
                 (d[q.0], d[k.0], d[v.0]) = (Some(d_q), Some(d_k), Some(d_v));
                 self.pool.push(d_out);
             }

@@ -70,14 +70,18 @@ fn ref_attention(q: &[f64], k: &[f64], v: &[f64], seg: &Segments, h: Heads) -> V
                 let first = seg.range(s).start;
                 let scores: Vec<f64> = (first..=t)
                     .map(|j| {
-                        f64::from(h.scale) * (0..d).map(|c| q[(t * n + head) * d + c] * k[(j * kv + g) * d + c]).sum::<f64>()
+                        f64::from(h.scale)
+                            * (0..d).map(|c| q[(t * n + head) * d + c] * k[(j * kv + g) * d + c]).sum::<f64>()
                     })
                     .collect();
                 let max = scores.iter().copied().fold(f64::MIN, f64::max);
                 let sum: f64 = scores.iter().map(|s| (s - max).exp()).sum();
                 for c in 0..d {
-                    out[(t * n + head) * d + c] =
-                        scores.iter().enumerate().map(|(j, s)| (s - max).exp() / sum * v[((first + j) * kv + g) * d + c]).sum();
+                    out[(t * n + head) * d + c] = scores
+                        .iter()
+                        .enumerate()
+                        .map(|(j, s)| (s - max).exp() / sum * v[((first + j) * kv + g) * d + c])
+                        .sum();
                 }
             }
         }
@@ -111,7 +115,12 @@ fn linear_gradients_equal_differences() {
     close("d_x", &d_x, &differences(&wide(&x), &wide(&weights), |x| ref_linear(x, &wide(&w), n, k)), 1e-5);
     let mut d_w = vec![0.0; panels.len()];
     linear::backward_weight(&mut d_w, &weights, &x, n, k);
-    close("d_w", &layout.load(&d_w), &differences(&wide(&w), &wide(&weights), |w| ref_linear(&wide(&x), w, n, k)), 1e-5);
+    close(
+        "d_w",
+        &layout.load(&d_w),
+        &differences(&wide(&w), &wide(&weights), |w| ref_linear(&wide(&x), w, n, k)),
+        1e-5,
+    );
     let mut d_b = vec![0.0; n];
     linear::bias_backward(&mut d_b, &weights);
     let sums: Vec<f64> = (0..n).map(|j| (0..m).map(|i| f64::from(weights[i * n + j])).sum()).collect();

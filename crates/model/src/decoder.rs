@@ -58,7 +58,9 @@ impl Decoder {
             let init = match spec.name.as_str() {
                 n if n.ends_with("norm.weight") => Init::One,
                 n if n.ends_with(".bias") => Init::Zero,
-                n if n.ends_with("o_proj.weight") || n.ends_with("down_proj.weight") => Init::Normal { std: (std / depth) as f32, seed },
+                n if n.ends_with("o_proj.weight") || n.ends_with("down_proj.weight") => {
+                    Init::Normal { std: (std / depth) as f32, seed }
+                }
                 _ => Init::Normal { std: std as f32, seed },
             };
             params.init(&spec.name, layout(&config, &spec.name, &spec.shape), init);
@@ -82,7 +84,10 @@ impl Decoder {
     fn assemble(config: ModelConfig, params: ParamStore) -> Self {
         let ids: HashMap<&str, ParamId> = params.iter().map(|(id, p)| (p.name.as_str(), id)).collect();
         let find = |name: String| *ids.get(name.as_str()).expect("every tensor of the config was added");
-        let linear = |name: String| Linear { weight: find(format!("{name}.weight")), bias: ids.get(format!("{name}.bias").as_str()).copied() };
+        let linear = |name: String| Linear {
+            weight: find(format!("{name}.weight")),
+            bias: ids.get(format!("{name}.bias").as_str()).copied(),
+        };
         let blocks = (0..config.num_hidden_layers)
             .map(|i| {
                 let p = format!("model.layers.{i}");
@@ -115,7 +120,11 @@ impl Decoder {
 
     /// What a key/value cache for this model looks like.
     pub fn cache_shape(&self) -> CacheShape {
-        CacheShape { layers: self.config.num_hidden_layers, kv_heads: self.config.num_key_value_heads, head_dim: self.config.head_dim }
+        CacheShape {
+            layers: self.config.num_hidden_layers,
+            kv_heads: self.config.num_key_value_heads,
+            head_dim: self.config.head_dim,
+        }
     }
 
     /// Bytes of all parameters in f32.
@@ -130,8 +139,12 @@ impl Decoder {
     /// callers check both.
     pub fn hidden(&self, tape: &mut Tape, tokens: &Arc<[u32]>, positions: &Arc<[u32]>, attend: &mut Attend) -> Var {
         let (c, p) = (&self.config, &self.params);
-        let heads =
-            Heads { query: c.num_attention_heads, kv: c.num_key_value_heads, dim: c.head_dim, scale: (c.head_dim as f32).powf(-0.5) };
+        let heads = Heads {
+            query: c.num_attention_heads,
+            kv: c.num_key_value_heads,
+            dim: c.head_dim,
+            scale: (c.head_dim as f32).powf(-0.5),
+        };
         let mut x = tape.embedding(p, self.embedding, tokens);
         for (i, b) in self.blocks.iter().enumerate() {
             let h = tape.norm(p, x, b.attention_norm, c.rms_norm_eps);
@@ -176,7 +189,9 @@ impl Decoder {
 fn layout(config: &ModelConfig, name: &str, shape: &[usize]) -> Layout {
     match *shape {
         [n] => Layout::Vector { n },
-        [rows, cols] if name == "model.embed_tokens.weight" && !config.tie_word_embeddings => Layout::Rows { rows, cols },
+        [rows, cols] if name == "model.embed_tokens.weight" && !config.tie_word_embeddings => {
+            Layout::Rows { rows, cols }
+        }
         [n, k] => Layout::Panels { n, k },
         _ => unreachable!("dense decoders have vectors and matrices only"),
     }

@@ -3,7 +3,9 @@
 use crate::PipelineError;
 use crate::recipe::{Recipe, StageKind};
 use crate::run::Context;
-use aha_eval::{Curve, EvalSummary, ReportInput, SampleEntry, SampleGroup, SampleRecord, Verdict, render_curves_svg, render_report};
+use aha_eval::{
+    Curve, EvalSummary, ReportInput, SampleEntry, SampleGroup, SampleRecord, Verdict, render_curves_svg, render_report,
+};
 use aha_runs::RunPaths;
 use aha_tasks::text::{REFLECTIVE_CHINESE, REFLECTIVE_ENGLISH};
 use std::collections::BTreeMap;
@@ -22,8 +24,10 @@ const GRPO_CURVES: [(&str, &str, &str, &str); 8] = [
     ("entropy", "Entropy", "nats per token", ""),
     ("completions/clipped_ratio", "Cut at the length limit", "share", ""),
 ];
-const PRETRAIN_CURVES: [(&str, &str, &str, &str); 2] =
-    [("loss", "Pretraining loss", "nats per token", ""), ("eval_loss", "Validation loss", "nats per token", "unseen documents")];
+const PRETRAIN_CURVES: [(&str, &str, &str, &str); 2] = [
+    ("loss", "Pretraining loss", "nats per token", ""),
+    ("eval_loss", "Validation loss", "nats per token", "unseen documents"),
+];
 
 /// Curves of all training stages that have any.
 fn curves(recipe: &Recipe, paths: &RunPaths) -> Result<Vec<Curve>, PipelineError> {
@@ -135,7 +139,12 @@ pub(crate) fn write(context: &Context) -> Result<(), PipelineError> {
             evals.push((label.to_owned(), summary));
         }
     }
-    let facts = context.summary.stages.iter().map(|(name, s)| (name.to_owned(), format!("{}, {:.0} s", s.status.as_str(), s.wall_s))).collect();
+    let facts = context
+        .summary
+        .stages
+        .iter()
+        .map(|(name, s)| (name.to_owned(), format!("{}, {:.0} s", s.status.as_str(), s.wall_s)))
+        .collect();
     let input = ReportInput {
         title: context.recipe.name.clone(),
         recipe: context.recipe.description.clone().unwrap_or_else(|| context.recipe.name.clone()),

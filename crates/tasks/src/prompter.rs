@@ -33,7 +33,9 @@ impl Prompter {
             return Err("prompt_style \"chat\" needs a chat template, and the model has none; use \"r1_zero\"".into());
         }
         if stop_tokens.is_empty() {
-            return Err("the model names no end-of-text token (eos_token_id in config.json or generation_config.json)".into());
+            return Err(
+                "the model names no end-of-text token (eos_token_id in config.json or generation_config.json)".into()
+            );
         }
         Ok(Prompter { tokenizer, style, chat, system, suffix, stop_tokens })
     }

@@ -51,7 +51,9 @@ fn decoding(c: &mut Criterion) {
     let mut group = c.benchmark_group("engine");
     group.sample_size(10).throughput(Throughput::Elements(32 * 16 * 64));
     group.bench_function("generate 32 x 16 x 64", |b| {
-        b.iter(|| generate(&model, black_box(&requests), &EngineConfig::default(), &Control::default()).map(|c| c.len()))
+        b.iter(|| {
+            generate(&model, black_box(&requests), &EngineConfig::default(), &Control::default()).map(|c| c.len())
+        })
     });
     let refs: Vec<&[u32]> = data.iter().map(Vec::as_slice).collect();
     group.throughput(Throughput::Elements(data.iter().map(|s| s.len() as u64).sum()));

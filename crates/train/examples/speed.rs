@@ -12,7 +12,8 @@ fn main() {
     let mut tape = Tape::new(true);
     let mut grads = Gradients::new(&d.params);
     let mut opt = AdamW::new(AdamWConfig::default(), &d.params);
-    let seqs: Vec<Vec<u32>> = (0..120).map(|i| (0..64 + i % 20).map(|j| ((i * 7 + j * 13) % 640) as u32).collect()).collect();
+    let seqs: Vec<Vec<u32>> =
+        (0..120).map(|i| (0..64 + i % 20).map(|j| ((i * 7 + j * 13) % 640) as u32).collect()).collect();
     let batch = PackedBatch::new(seqs.iter().map(|s| (&s[..1], &s[1..])));
     for i in 0..10 {
         let t = Instant::now();
@@ -24,9 +25,22 @@ fn main() {
         });
         let t1 = t.elapsed();
         opt.step(&mut d.params, &grads, 1e-3);
-        println!("{i} loss {loss:.4} {} tokens {:.1} ms ({:.1} fwd+bwd) {:.0} tok/s", batch.tokens.len(), t.elapsed().as_secs_f64() * 1e3, t1.as_secs_f64() * 1e3, batch.tokens.len() as f64 / t.elapsed().as_secs_f64());
+        println!(
+            "{i} loss {loss:.4} {} tokens {:.1} ms ({:.1} fwd+bwd) {:.0} tok/s",
+            batch.tokens.len(),
+            t.elapsed().as_secs_f64() * 1e3,
+            t1.as_secs_f64() * 1e3,
+            batch.tokens.len() as f64 / t.elapsed().as_secs_f64()
+        );
     }
-    let reqs: Vec<Request> = (0..32).map(|i| Request { prompt: seqs[i][..20].into(), samples: 16, params: SamplingParams { max_new_tokens: 100, ..Default::default() }, seed: i as u64 }).collect();
+    let reqs: Vec<Request> = (0..32)
+        .map(|i| Request {
+            prompt: seqs[i][..20].into(),
+            samples: 16,
+            params: SamplingParams { max_new_tokens: 100, ..Default::default() },
+            seed: i as u64,
+        })
+        .collect();
     for _ in 0..3 {
         let t = Instant::now();
         let out = generate(&d, &reqs, &EngineConfig::default(), &Control::default()).unwrap();

@@ -138,7 +138,11 @@ impl Grpo<'_> {
                         r.params.copy_from(&policy.params);
                     }
                 }
-                let slice = minibatch(generation.samples.len(), turn as usize % c.steps_per_generation.max(1), c.steps_per_generation.max(1));
+                let slice = minibatch(
+                    generation.samples.len(),
+                    turn as usize % c.steps_per_generation.max(1),
+                    c.steps_per_generation.max(1),
+                );
                 let batch: Vec<&Sample> = slice.map(|i| &generation.samples[i]).collect();
                 grads.zero();
                 let learning_rate = c.schedule.at(state.step);
@@ -154,24 +158,37 @@ impl Grpo<'_> {
                 metrics.extend(generation.metrics.iter().cloned());
                 let train = begin.elapsed().as_secs_f64();
                 let timing = vec![
-                    ("step_time".to_owned(), train + if turn == 0 { generation.seconds + generation.judge_seconds } else { 0.0 }),
+                    (
+                        "step_time".to_owned(),
+                        train + if turn == 0 { generation.seconds + generation.judge_seconds } else { 0.0 },
+                    ),
                     ("time/generate".to_owned(), generation.seconds),
                     ("time/judge".to_owned(), generation.judge_seconds),
                     ("time/train".to_owned(), train),
                     ("tokens_per_second".to_owned(), generation.tokens as f64 / (generation.seconds + train).max(1e-9)),
                 ];
-                let rollouts = if turn == 0 { generation.samples.iter().map(|s| s.log.clone()).collect() } else { Vec::new() };
+                let rollouts =
+                    if turn == 0 { generation.samples.iter().map(|s| s.log.clone()).collect() } else { Vec::new() };
                 observer.step(StepReport { step: state.step, total: c.steps, metrics, timing, rollouts })?;
                 if c.eval_steps > 0 && state.step.is_multiple_of(c.eval_steps) && state.step < c.steps {
                     observer.evaluate(state.step, &policy)?;
                 }
             }
             let stop = observer.stop_requested();
-            let due = c.save_steps > 0 && state.step / c.save_steps > (state.step - reuse.min(state.step)) / c.save_steps;
+            let due =
+                c.save_steps > 0 && state.step / c.save_steps > (state.step - reuse.min(state.step)) / c.save_steps;
             if stop || due || state.step == c.steps {
                 observer.sync()?;
                 state.optimizer_step = optimizer.step;
-                state::save(checkpoints, &state, &policy, &optimizer, reference.as_ref().map(|r| &r.params), self.text, 2)?;
+                state::save(
+                    checkpoints,
+                    &state,
+                    &policy,
+                    &optimizer,
+                    reference.as_ref().map(|r| &r.params),
+                    self.text,
+                    2,
+                )?;
             }
             if stop {
                 return Ok((policy, state.step == c.steps));
@@ -186,7 +203,8 @@ impl Grpo<'_> {
         let begin = Instant::now();
         let count = c.num_prompts * c.steps_per_generation.max(1);
         let first = number * count as u64;
-        let problems = (first..first + count as u64).map(|i| self.task.problem(Split::Train, i)).collect::<Result<Vec<_>, _>>()?;
+        let problems =
+            (first..first + count as u64).map(|i| self.task.problem(Split::Train, i)).collect::<Result<Vec<_>, _>>()?;
         let mut requests = Vec::with_capacity(count);
         for (i, problem) in problems.iter().enumerate() {
             let params = SamplingParams { stop_tokens: self.prompter.stop_tokens().to_vec(), ..c.sampling.clone() };
@@ -272,7 +290,9 @@ impl Grpo<'_> {
         while first < batch.len() {
             let mut end = first;
             let mut size = 0;
-            while end < batch.len() && (end == first || size + batch[end].prompt.len() + batch[end].tokens.len() <= c.micro_batch_tokens) {
+            while end < batch.len()
+                && (end == first || size + batch[end].prompt.len() + batch[end].tokens.len() <= c.micro_batch_tokens)
+            {
                 size += batch[end].prompt.len() + batch[end].tokens.len();
                 end += 1;
             }
@@ -379,7 +399,10 @@ fn generation_metrics(samples: &[Sample], names: &[String], advantages: &Advanta
     for family in families {
         let of = || samples.iter().filter(|s| s.log.family == family);
         let count = of().count() as f64;
-        m.push((format!("accuracy/{family}"), of().filter(|s| s.log.verdict == Verdict::Correct).count() as f64 / count));
+        m.push((
+            format!("accuracy/{family}"),
+            of().filter(|s| s.log.verdict == Verdict::Correct).count() as f64 / count,
+        ));
         m.push((format!("completions/mean_length/{family}"), of().map(|s| s.tokens.len() as f64).sum::<f64>() / count));
     }
     m

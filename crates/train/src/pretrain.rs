@@ -92,10 +92,13 @@ pub fn run(
             ("num_tokens".into(), batch.tokens.len() as f64),
         ];
         let last = state.step == config.steps;
-        if !validation.is_empty() && (last || config.validate_every > 0 && state.step.is_multiple_of(config.validate_every)) {
+        if !validation.is_empty()
+            && (last || config.validate_every > 0 && state.step.is_multiple_of(config.validate_every))
+        {
             metrics.push(("eval_loss".into(), validation_loss(&model, validation, config.batch_tokens, &mut quiet)));
         }
-        let timing = vec![("step_time".into(), seconds), ("tokens_per_second".into(), batch.tokens.len() as f64 / seconds)];
+        let timing =
+            vec![("step_time".into(), seconds), ("tokens_per_second".into(), batch.tokens.len() as f64 / seconds)];
         observer.step(StepReport { step: state.step, total: config.steps, metrics, timing, rollouts: Vec::new() })?;
         let stop = observer.stop_requested();
         if stop || last || config.save_steps > 0 && state.step.is_multiple_of(config.save_steps) {

@@ -84,12 +84,15 @@ pub fn save(
     for (id, p) in policy.params.iter().filter(|(_, p)| p.trainable) {
         let (m, v) = optimizer.moments(id);
         for (prefix, values) in [("m", m), ("v", v)] {
-            moments.push((format!("{prefix}.{}", p.name), Values { shape: p.layout.shape(), values, layout: p.layout }));
+            moments
+                .push((format!("{prefix}.{}", p.name), Values { shape: p.layout.shape(), values, layout: p.layout }));
         }
     }
     write_tensors(&dir.join("optimizer.safetensors"), moments)?;
     if let Some(r) = reference {
-        let tensors = r.iter().map(|(_, p)| (p.name.clone(), Values { shape: p.layout.shape(), values: &p.data, layout: p.layout }));
+        let tensors = r
+            .iter()
+            .map(|(_, p)| (p.name.clone(), Values { shape: p.layout.shape(), values: &p.data, layout: p.layout }));
         write_tensors(&dir.join("reference.safetensors"), tensors.collect())?;
     }
     let json = serde_json::to_string_pretty(state).expect("plain numbers and text");

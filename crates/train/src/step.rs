@@ -29,7 +29,12 @@ impl PackedBatch {
             rows.extend((0..completion.len()).map(|i| (start + i - 1) as u32));
             targets.extend_from_slice(completion);
         }
-        PackedBatch { tokens: tokens.into(), segments: Arc::new(Segments::from_lengths(lengths)), rows: rows.into(), targets }
+        PackedBatch {
+            tokens: tokens.into(),
+            segments: Arc::new(Segments::from_lengths(lengths)),
+            rows: rows.into(),
+            targets,
+        }
     }
 
     /// Log-probabilities and entropies of the targets, without remembering anything.
@@ -65,7 +70,15 @@ impl PackedBatch {
     fn read(&self, decoder: &Decoder, tape: &Tape, h: aha_kernels::Var, temperature: f32) -> (Vec<f32>, Vec<f32>) {
         let (mut logp, mut entropy) = (vec![0.0; self.targets.len()], vec![0.0; self.targets.len()]);
         let head = decoder.params.data(decoder.head());
-        logprob::forward(&mut logp, &mut entropy, tape.value(h), head, decoder.config.vocab_size, &self.targets, temperature);
+        logprob::forward(
+            &mut logp,
+            &mut entropy,
+            tape.value(h),
+            head,
+            decoder.config.vocab_size,
+            &self.targets,
+            temperature,
+        );
         (logp, entropy)
     }
 }

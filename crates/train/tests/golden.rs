@@ -39,7 +39,8 @@ impl Golden {
     fn tokens(&self, name: &str) -> Vec<Vec<u32>> {
         let tensors = SafeTensors::deserialize(&self.0).unwrap();
         let view = tensors.tensor(name).unwrap_or_else(|_| panic!("{name}"));
-        let all: Vec<u32> = view.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as u32).collect();
+        let all: Vec<u32> =
+            view.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as u32).collect();
         all.chunks(*view.shape().last().unwrap()).map(<[u32]>::to_vec).collect()
     }
 
@@ -178,19 +179,33 @@ fn generator_and_trainer_agree_bit_for_bit() {
             .map(|i| Request {
                 prompt: (0..3 + i * 13).map(|j| (i * 31 + j * 7) % vocab).collect(),
                 samples: 1 + i as usize,
-                params: SamplingParams { temperature: 0.9, max_new_tokens: 40, stop_tokens: vec![1], ..SamplingParams::default() },
+                params: SamplingParams {
+                    temperature: 0.9,
+                    max_new_tokens: 40,
+                    stop_tokens: vec![1],
+                    ..SamplingParams::default()
+                },
                 seed: u64::from(i),
             })
             .collect();
         let base = generate(&d, &requests, &EngineConfig::default(), &Control::default()).unwrap();
         for config in [
             EngineConfig { workers: 1, max_running: 2, prefill_chunk: 7, ..EngineConfig::default() },
-            EngineConfig { workers: 3, max_running: 64, prefill_chunk: 1, cache_bytes: 40 * d.cache_shape().block_bytes() },
+            EngineConfig {
+                workers: 3,
+                max_running: 64,
+                prefill_chunk: 1,
+                cache_bytes: 40 * d.cache_shape().block_bytes(),
+            },
         ] {
             let other = generate(&d, &requests, &config, &Control::default()).unwrap();
             assert_eq!(base.len(), other.len());
             for (a, b) in base.iter().zip(&other) {
-                assert_eq!((a.request, a.sample, &a.tokens, a.finish), (b.request, b.sample, &b.tokens, b.finish), "{name}");
+                assert_eq!(
+                    (a.request, a.sample, &a.tokens, a.finish),
+                    (b.request, b.sample, &b.tokens, b.finish),
+                    "{name}"
+                );
                 assert_eq!(a.logprobs, b.logprobs, "{name}");
             }
         }

@@ -114,7 +114,8 @@ pub fn document(config: &CorpusConfig, index: u64) -> Document {
         (false, Language::English) => format!("{work}the answer is {answer}"),
         (false, Language::Chinese) => format!("{work}答案是{answer}"),
     };
-    let prompt = aha_tasks::prompt::render_base(aha_tasks::PromptStyle::Mini, &puzzle.question(language)).expect("the mini style is a plain prompt");
+    let prompt = aha_tasks::prompt::render_base(aha_tasks::PromptStyle::Mini, &puzzle.question(language))
+        .expect("the mini style is a plain prompt");
     Document { prompt, body, puzzle, style, tagged, language }
 }
 

@@ -1,11 +1,11 @@
 //! The corpus is checked by an independent reader: every equation in a long working is evaluated again.
 
 use super::*;
-use regex_lite_free::equations;
+use reader::equations;
 
 /// Finds `x op y = z` without a regular-expression crate.
-mod regex_lite_free {
-    /// All (x, op, y, z, marked wrong) in a text.
+mod reader {
+    /// All (x, op, y, z) in a text.
     pub fn equations(text: &str) -> Vec<(i64, char, i64, i64)> {
         let mut out = Vec::new();
         for piece in text.split(|c: char| !(c.is_ascii_digit() || "+-*=".contains(c))) {
@@ -74,12 +74,17 @@ fn shares_are_as_configured_and_judged_by_the_task() {
         if d.style == Style::Long {
             assert_eq!(j.lenient_verdict, Verdict::Correct, "{}{}", d.prompt, d.body);
             assert_eq!(j.verdict == Verdict::Correct, d.tagged);
-            assert!(aha_tasks::text::reflective_words(&d.body) >= 1 || !d.body.contains("wrong") && d.puzzle.family() != Family::Chain, "{}", d.body);
+            assert!(
+                aha_tasks::text::reflective_words(&d.body) >= 1
+                    || !d.body.contains("wrong") && d.puzzle.family() != Family::Chain,
+                "{}",
+                d.body
+            );
         } else {
             assert_eq!(aha_tasks::text::reflective_words(&d.body), 0, "{}", d.body);
         }
     }
-    let blunt = f64::from(right[0].0) / f64::from(right[0].1);
+    let blunt = right[0].0 as f64 / right[0].1 as f64;
     assert!((0.2..0.45).contains(&blunt), "{blunt}");
 }
 

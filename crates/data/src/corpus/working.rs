@@ -19,10 +19,19 @@ struct Words {
 
 fn words(language: Language) -> Words {
     match language {
-        Language::English => {
-            Words { easy: "easy.", want: " want ", wrong: " wrong.\n", yes: " yes.", wait: " wait, wrong.\n", check: "check " }
+        Language::English => Words {
+            easy: "easy.",
+            want: " want ",
+            wrong: " wrong.\n",
+            yes: " yes.",
+            wait: " wait, wrong.\n",
+            check: "check ",
+        },
+        Language::Chinese => {
+            Words {
+                easy: "简单。", want: "要", wrong: "不对。\n", yes: "对。", wait: "等等,不对。\n", check: "检查"
+            }
         }
-        Language::Chinese => Words { easy: "简单。", want: "要", wrong: "不对。\n", yes: "对。", wait: "等等,不对。\n", check: "检查" },
     }
 }
 

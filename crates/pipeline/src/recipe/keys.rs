@@ -2,11 +2,21 @@
 //! needed key is reported as a typo and not as a missing key; a test proves that every key here is read.
 
 /// Keys of the `corpus` table of a corpus stage, whose values the data crate reads.
-pub const CORPUS_KEYS: &[&str] =
-    &[
-        "seed", "blunt", "short", "long", "tagged", "chinese", "mixed", "blunt_correct", "short_correct", "slip",
-        "mean_wrong_tries", "max_wrong_tries", "families",
-    ];
+pub const CORPUS_KEYS: &[&str] = &[
+    "seed",
+    "blunt",
+    "short",
+    "long",
+    "tagged",
+    "chinese",
+    "mixed",
+    "blunt_correct",
+    "short_correct",
+    "slip",
+    "mean_wrong_tries",
+    "max_wrong_tries",
+    "families",
+];
 
 /// Ways to make a prompt of a problem: what the model offers (`auto`: its chat template, else R1-Zero's), two short lines
 /// for miniature bases, R1-Zero's preamble, the chat template.

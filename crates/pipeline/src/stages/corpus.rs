@@ -13,7 +13,8 @@ const SHOWN: u64 = 200;
 /// The corpus settings of a stage; its seed is the run's.
 pub(crate) fn config(stage: &str, settings: &CorpusStage, seed: u64) -> Result<CorpusConfig, PipelineError> {
     let fail = |problem: String| PipelineError::Stage { stage: stage.to_owned(), problem };
-    let mut config: CorpusConfig = settings.corpus.clone().try_into().map_err(|e: toml::de::Error| fail(e.message().to_owned()))?;
+    let mut config: CorpusConfig =
+        settings.corpus.clone().try_into().map_err(|e: toml::de::Error| fail(e.message().to_owned()))?;
     if !settings.corpus.contains_key("seed") {
         config.seed = seed;
     }
@@ -35,7 +36,12 @@ pub(crate) fn text(config: &CorpusConfig, index: u64) -> String {
 pub(crate) fn run(context: &mut Context, name: &str, settings: &CorpusStage) -> Result<StageEnd, PipelineError> {
     let fail = |problem: String| PipelineError::Stage { stage: name.to_owned(), problem };
     let config = config(name, settings, context.recipe.seed)?;
-    context.listeners.event(&Event::StageStarted { stage: name.to_owned(), method: "corpus".into(), resumed_at: None, total_steps: None });
+    context.listeners.event(&Event::StageStarted {
+        stage: name.to_owned(),
+        method: "corpus".into(),
+        resumed_at: None,
+        total_steps: None,
+    });
     let paths = context.dir.stage(name)?;
     paths.create()?;
     let texts = (0..settings.documents_for_tokenizer).map(|i| text(&config, i));
@@ -58,6 +64,9 @@ pub(crate) fn run(context: &mut Context, name: &str, settings: &CorpusStage) -> 
         lines += &format!("{line}\n");
     }
     write_atomic(paths.root().join("documents.jsonl"), lines.as_bytes())?;
-    let metrics = vec![("documents_for_tokenizer".to_owned(), settings.documents_for_tokenizer as f64), ("vocab_size".to_owned(), settings.vocab_size as f64)];
+    let metrics = vec![
+        ("documents_for_tokenizer".to_owned(), settings.documents_for_tokenizer as f64),
+        ("vocab_size".to_owned(), settings.vocab_size as f64),
+    ];
     Ok(StageEnd { metrics, finished: true })
 }

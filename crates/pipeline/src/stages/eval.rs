@@ -15,7 +15,12 @@ pub(crate) fn run(context: &mut Context, name: &str, s: &EvalStage) -> Result<St
     let seed = context.recipe.seed.wrapping_add(s.seed_offset);
     let task = task(name, &s.task, &s.task_options, seed)?;
     let total_steps = Some(s.model.len() as u64);
-    context.listeners.event(&Event::StageStarted { stage: name.to_owned(), method: "eval".into(), resumed_at: None, total_steps });
+    context.listeners.event(&Event::StageStarted {
+        stage: name.to_owned(),
+        method: "eval".into(),
+        resumed_at: None,
+        total_steps,
+    });
     let paths = context.dir.stage(name)?;
     paths.create()?;
     let mut metrics = Vec::new();

@@ -26,10 +26,9 @@ pub(crate) fn model_path(context: &Context, model: &ModelRef) -> Result<PathBuf,
 
 /// The task of a stage.
 pub(crate) fn task(stage: &str, name: &str, options: &toml::Table, seed: u64) -> Result<Box<dyn Task>, PipelineError> {
-    let options: aha_tasks::TaskOptions = options
-        .clone()
-        .try_into()
-        .map_err(|e: toml::de::Error| PipelineError::Stage { stage: stage.to_owned(), problem: format!("task_options: {}", e.message()) })?;
+    let options: aha_tasks::TaskOptions = options.clone().try_into().map_err(|e: toml::de::Error| {
+        PipelineError::Stage { stage: stage.to_owned(), problem: format!("task_options: {}", e.message()) }
+    })?;
     Ok(aha_tasks::open_task(name, seed, &options)?)
 }
 
@@ -51,8 +50,10 @@ pub(crate) fn run(context: &mut Context, name: &str, s: &GrpoStage, hash: &str) 
     let task = task(name, &s.task, &s.task_options, seed)?;
     let mut rewards = Vec::new();
     for r in &s.rewards {
-        let kind: RewardKind =
-            r.name.parse().map_err(|e: aha_tasks::reward::UnknownReward| PipelineError::Stage { stage: name.to_owned(), problem: e.to_string() })?;
+        let kind: RewardKind = r.name.parse().map_err(|e: aha_tasks::reward::UnknownReward| PipelineError::Stage {
+            stage: name.to_owned(),
+            problem: e.to_string(),
+        })?;
         rewards.push(RewardSpec::new(kind, r.weight));
     }
     let sampling = SamplingParams {

@@ -73,8 +73,13 @@ impl Observer for RunObserver<'_, '_> {
         let mut line = serde_json::Map::from_iter([("step".to_owned(), report.step.into())]);
         line.extend(report.timing.iter().map(|(k, v)| (k.clone(), serde_json::json!(v))));
         let path = self.recorder.paths().root().join("timing.jsonl");
-        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&path).map_err(|e| failed(format!("{}: {e}", path.display())))?;
-        writeln!(file, "{}", serde_json::Value::Object(line)).map_err(|e| failed(format!("{}: {e}", path.display())))?;
+        let mut file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(|e| failed(format!("{}: {e}", path.display())))?;
+        writeln!(file, "{}", serde_json::Value::Object(line))
+            .map_err(|e| failed(format!("{}: {e}", path.display())))?;
         self.last = report.metrics.clone();
         let mut all = report.metrics;
         all.extend(report.timing);

@@ -45,14 +45,17 @@ pub(crate) fn run(context: &mut Context, name: &str, s: &PretrainStage, hash: &s
     let config = corpus::config(&s.corpus, corpus_stage, context.recipe.seed)?;
     let tokenizer_file = corpus::tokenizer_path(context.dir.stage(&s.corpus)?.root());
     let tokenizer = Tokenizer::from_file(&tokenizer_file).map_err(model_error)?;
-    let eos = tokenizer.token_to_id(aha_data::tokenizer::EOS).ok_or_else(|| fail("the tokenizer has no end-of-text token".into()))?;
+    let eos = tokenizer
+        .token_to_id(aha_data::tokenizer::EOS)
+        .ok_or_else(|| fail("the tokenizer has no end-of-text token".into()))?;
     let special = aha_model::SpecialTokens { eos: Some(aha_data::tokenizer::EOS.into()), ..Default::default() };
     let tokenizer = tokenizer.with_special(special).map_err(model_error)?;
     let text = TextFiles::new(Some(&tokenizer), None);
     let shape = model_config(s, tokenizer.vocab_size(), eos);
     shape.check().map_err(model_error)?;
     let seed = context.recipe.seed;
-    let validation = Corpus { config: CorpusConfig { seed: config.seed ^ VALIDATION_SEED, ..config.clone() }, tokenizer, eos };
+    let validation =
+        Corpus { config: CorpusConfig { seed: config.seed ^ VALIDATION_SEED, ..config.clone() }, tokenizer, eos };
     let held_out = validation.tokens(0..s.validation_documents);
     let documents = Corpus { config, tokenizer: validation.tokenizer, eos };
     let settings = PretrainConfig {
@@ -76,9 +79,16 @@ pub(crate) fn run(context: &mut Context, name: &str, s: &PretrainStage, hash: &s
     });
     let mut observer = RunObserver::open(context, name, resume, 0, None)?;
     let fresh = || Decoder::init(shape, seed);
-    let (model, finished) =
-        aha_train::pretrain::run(&settings, fresh, &documents, &held_out, &paths.checkpoints_dir(), &text, &mut observer)
-            .map_err(train_error)?;
+    let (model, finished) = aha_train::pretrain::run(
+        &settings,
+        fresh,
+        &documents,
+        &held_out,
+        &paths.checkpoints_dir(),
+        &text,
+        &mut observer,
+    )
+    .map_err(train_error)?;
     let metrics = observer.last;
     if finished {
         state::save_model(&paths.model(), &model, SaveDtype::F32, &text).map_err(train_error)?;

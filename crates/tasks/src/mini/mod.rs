@@ -21,7 +21,10 @@ const HELD_OUT_SEED: u64 = 0x00e7_a1ed;
 
 /// The part of the world a puzzle belongs to.
 pub fn split_of(puzzle: &Puzzle) -> Split {
-    let hash = puzzle.canonical().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    let hash = puzzle
+        .canonical()
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
     match Rng::new(hash, 0).next() % 100 {
         r if r < PRETRAIN_PERCENT => Split::Pretrain,
         r if r < PRETRAIN_PERCENT + TRAIN_PERCENT => Split::Train,
@@ -127,7 +130,8 @@ mod tests {
 
     #[test]
     fn the_three_parts_never_share_a_puzzle_in_any_language_or_order() {
-        let ids = |split| (0..8000).map(|i| task().problem(split, i).expect("generated").id).collect::<HashSet<_>>();
+        let task = task();
+        let ids = |split| (0..8000).map(|i| task.problem(split, i).expect("generated").id).collect::<HashSet<_>>();
         let (pretrain, train, eval) = (ids(Split::Pretrain), ids(Split::Train), ids(Split::Eval));
         assert!(pretrain.is_disjoint(&train) && pretrain.is_disjoint(&eval) && train.is_disjoint(&eval));
         assert!(eval.len() >= 390, "{}", eval.len());
@@ -138,22 +142,26 @@ mod tests {
 
     #[test]
     fn held_out_problems_are_distinct_cycle_through_families_and_ignore_the_seed() {
-        let other = MiniTask { seed: 9, ..task() };
+        let task = task();
+        let other = MiniTask { seed: 9, ..task.clone() };
         let mut seen = HashSet::new();
         for i in 0..400 {
-            let p = task().problem(Split::Eval, i).expect("generated");
+            let p = task.problem(Split::Eval, i).expect("generated");
             assert_eq!(p.family, Family::ALL[(i % 4) as usize].name());
             assert_eq!(p.id, other.problem(Split::Eval, i).expect("generated").id);
             assert!(seen.insert(p.id));
         }
         let train = |t: &MiniTask| t.problem(Split::Train, 5).expect("generated");
-        assert_eq!(train(&task()), train(&task()));
-        assert_ne!(train(&task()).id, train(&other).id);
+        assert_eq!(train(&task), train(&task));
+        assert_ne!(train(&task).id, train(&other).id);
     }
 
     #[test]
     fn a_quarter_is_chinese() {
-        let chinese = (0..2000).filter(|i| task().problem(Split::Train, *i).expect("generated").language == Language::Chinese).count();
+        let task = task();
+        let chinese = (0..2000)
+            .filter(|i| task.problem(Split::Train, *i).expect("generated").language == Language::Chinese)
+            .count();
         assert!((420..580).contains(&chinese), "{chinese}");
     }
 }

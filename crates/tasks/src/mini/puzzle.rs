@@ -216,7 +216,9 @@ impl Puzzle {
     /// The chain as a term; empty for other families.
     fn term(&self) -> String {
         match self {
-            Puzzle::Chain { first, rest } => rest.iter().fold(first.to_string(), |s, (op, x)| format!("{s}{}{x}", op.sign())),
+            Puzzle::Chain { first, rest } => {
+                rest.iter().fold(first.to_string(), |s, (op, x)| format!("{s}{}{x}", op.sign()))
+            }
             _ => String::new(),
         }
     }
@@ -240,7 +242,9 @@ impl Puzzle {
     pub fn reference(&self) -> Reference {
         match self {
             Puzzle::Chain { first, rest } => Reference::Integer(rest.iter().fold(*first, |v, (op, x)| op.apply(v, *x))),
-            Puzzle::Countdown { numbers, target } => Reference::Countdown { numbers: numbers.to_vec(), target: *target },
+            Puzzle::Countdown { numbers, target } => {
+                Reference::Countdown { numbers: numbers.to_vec(), target: *target }
+            }
             Puzzle::Remainder { a, b } => Reference::Integer(a % b),
             Puzzle::Missing { a, b, c } => Reference::Integer((c - b) / a),
         }

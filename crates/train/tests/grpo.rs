@@ -1,0 +1,214 @@
+//! The GRPO loop on a tiny model: what must hold exactly.
+
+use aha_data::corpus::{CorpusConfig, document};
+use aha_engine::{EngineConfig, SamplingParams};
+use aha_kernels::AdamWConfig;
+use aha_model::{Decoder, ModelConfig, TextFiles, Tokenizer};
+use aha_tasks::mini::{Family, MiniTask};
+use aha_tasks::{JudgeOptions, PromptStyle, Prompter, RewardKind, RewardSpec};
+use aha_train::advantage::AdvantageConfig;
+use aha_train::grpo::{Grpo, GrpoConfig};
+use aha_train::policy_loss::{LossType, PolicyLossConfig};
+use aha_train::schedule::{Schedule, ScheduleKind};
+use aha_train::{Observer, StepReport, TrainError};
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+fn tokenizer() -> Arc<Tokenizer> {
+    static TOKENIZER: OnceLock<Arc<Tokenizer>> = OnceLock::new();
+    let make = || {
+        let config = CorpusConfig::default();
+        let texts = (0..500).map(|i| {
+            let d = document(&config, i);
+            d.prompt + &d.body
+        });
+        let json = aha_data::train_tokenizer(texts, 400).expect("trains");
+        Arc::new(Tokenizer::from_bytes(json.as_bytes()).expect("loads"))
+    };
+    TOKENIZER.get_or_init(make).clone()
+}
+
+fn model() -> Decoder {
+    let t = tokenizer();
+    let config = format!(
+        r#"{{"model_type": "llama", "vocab_size": {}, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128, "rms_norm_eps": 1e-6,
+        "rope_theta": 10000.0, "hidden_act": "silu", "initializer_range": 0.1}}"#,
+        t.vocab_size()
+    );
+    Decoder::init(ModelConfig::from_json(&config).expect("valid"), 3)
+}
+
+fn config() -> GrpoConfig {
+    GrpoConfig {
+        steps: 6,
+        num_prompts: 4,
+        num_generations: 4,
+        steps_per_generation: 1,
+        num_iterations: 1,
+        sampling: SamplingParams { max_new_tokens: 24, ..SamplingParams::default() },
+        schedule: Schedule {
+            kind: ScheduleKind::Constant,
+            peak: 1e-3,
+            min_ratio: 0.0,
+            warmup_steps: 0,
+            total_steps: 6,
+            decay_steps: 0,
+        },
+        optimizer: AdamWConfig::default(),
+        loss: PolicyLossConfig {
+            loss_type: LossType::Grpo,
+            beta: 0.01,
+            epsilon: 0.2,
+            epsilon_high: 0.2,
+            dual_clip: None,
+            max_completion_length: 24,
+        },
+        advantage: AdvantageConfig::default(),
+        rewards: vec![RewardSpec::new(RewardKind::TagCount, 1.0), RewardSpec::new(RewardKind::Accuracy, 1.0)],
+        mask_truncated_completions: false,
+        // Lengths give every group different rewards, so that there is something to learn from.
+        overlong: Some((20, 1.0)),
+        ref_refresh_steps: 3,
+        micro_batch_tokens: 4096,
+        engine: EngineConfig::default(),
+        save_steps: 2,
+        eval_steps: 0,
+        seed: 5,
+        settings: "test".into(),
+    }
+}
+
+/// Keeps the metrics; asks to stop after a step.
+#[derive(Default)]
+struct Watch {
+    metrics: Vec<HashMap<String, f64>>,
+    rollouts: Vec<usize>,
+    stop_after: Option<u64>,
+    step: u64,
+}
+
+impl Observer for Watch {
+    fn step(&mut self, report: StepReport) -> Result<(), TrainError> {
+        self.step = report.step;
+        self.rollouts.push(report.rollouts.len());
+        self.metrics.push(report.metrics.into_iter().collect());
+        Ok(())
+    }
+
+    fn stop_requested(&self) -> bool {
+        self.stop_after.is_some_and(|s| self.step >= s)
+    }
+}
+
+fn train(config: &GrpoConfig, folder: &Path, watch: &mut Watch) -> Decoder {
+    let tokenizer = tokenizer();
+    let eos = tokenizer.token_to_id("<|end|>").expect("there");
+    let prompter = Prompter::new(tokenizer, PromptStyle::Mini, None, None, None, vec![eos]).expect("valid");
+    let task = MiniTask::new("chain", 1, vec![Family::Chain], 0.0, JudgeOptions::default());
+    let text = TextFiles::default();
+    let grpo = Grpo { config, task: &task, prompter: &prompter, text: &text };
+    grpo.run(|| Ok(model()), None, folder, watch).expect("runs").0
+}
+
+fn bits(d: &Decoder) -> Vec<u32> {
+    d.params.iter().flat_map(|(_, p)| p.data.iter().map(|v| v.to_bits())).collect()
+}
+
+#[test]
+fn first_ratios_are_one_and_sampler_equals_trainer() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut watch = Watch::default();
+    train(&config(), folder.path(), &mut watch);
+    assert_eq!(watch.metrics.len(), 6);
+    for m in &watch.metrics {
+        assert_eq!((m["ratio/min"], m["ratio/max"], m["sampling/sampling_logp_difference/max"]), (1.0, 1.0, 0.0));
+        assert_eq!(m["clip_ratio/region_mean"], 0.0);
+        assert!(m["grad_norm"] > 0.0 && m["entropy"] > 0.0 && m["kl"] >= 0.0);
+    }
+}
+
+#[test]
+fn kl_starts_at_zero_grows_and_is_zero_again_when_the_reference_is_refreshed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut watch = Watch::default();
+    train(&config(), folder.path(), &mut watch);
+    let kl: Vec<f64> = watch.metrics.iter().map(|m| m["kl"]).collect();
+    assert_eq!((kl[0], kl[3]), (0.0, 0.0), "{kl:?}");
+    assert!([1, 2, 4, 5].iter().all(|i| kl[*i] > 0.0), "{kl:?}");
+}
+
+#[test]
+fn micro_batches_change_nothing_but_rounding() {
+    let run = |tokens| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut watch = Watch::default();
+        train(&GrpoConfig { micro_batch_tokens: tokens, steps: 1, ..config() }, folder.path(), &mut watch);
+        watch.metrics.remove(0)
+    };
+    let whole = run(100_000);
+    for tokens in [1, 120, 333] {
+        let split = run(tokens);
+        for name in ["loss", "grad_norm", "kl", "entropy"] {
+            assert!((whole[name] - split[name]).abs() < 1e-5 * (1.0 + whole[name].abs()), "{name} at {tokens}");
+        }
+    }
+}
+
+#[test]
+fn equal_rewards_teach_nothing_but_kl() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut c = config();
+    c.overlong = None;
+    c.rewards = vec![RewardSpec::new(RewardKind::Format, 1.0)];
+    c.loss.beta = 0.0;
+    let mut watch = Watch::default();
+    let trained = train(&c, folder.path(), &mut watch);
+    for m in &watch.metrics {
+        assert_eq!((m["frac_reward_zero_std"], m["grad_norm"]), (1.0, 0.0));
+    }
+    assert_eq!(bits(&trained), bits(&model()));
+    // With a reference that has moved away the KL term alone gives a gradient.
+    let folder = tempfile::tempdir().unwrap();
+    let mut c = config();
+    c.ref_refresh_steps = 0;
+    let mut watch = Watch::default();
+    train(&c, folder.path(), &mut watch);
+    assert!(watch.metrics[5]["kl_loss"] > 0.0);
+}
+
+#[test]
+fn a_stopped_and_resumed_training_has_the_bits_of_an_uninterrupted_one() {
+    let (whole, split) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut all = Watch::default();
+    let want = train(&config(), whole.path(), &mut all);
+    let mut metrics = Vec::new();
+    for stop_after in [Some(1), Some(4), None] {
+        let mut watch = Watch { stop_after, ..Watch::default() };
+        let got = train(&config(), split.path(), &mut watch);
+        metrics.extend(watch.metrics);
+        if stop_after.is_none() {
+            assert_eq!(bits(&got), bits(&want));
+        }
+    }
+    assert_eq!(metrics, all.metrics);
+    // Other settings do not resume from these checkpoints.
+    let mut watch = Watch::default();
+    train(&GrpoConfig { settings: "other".into(), ..config() }, split.path(), &mut watch);
+    assert_eq!(watch.metrics.len(), 6);
+}
+
+#[test]
+fn a_generation_can_serve_several_steps_and_iterations() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut watch = Watch::default();
+    let c = GrpoConfig { steps_per_generation: 2, num_iterations: 2, steps: 6, ..config() };
+    train(&c, folder.path(), &mut watch);
+    // Two generations: 8 problems x 4 samples each, sampled at steps 1 and 5; the first window of each is on policy.
+    assert_eq!(watch.rollouts, [32, 0, 0, 0, 32, 0]);
+    for (i, m) in watch.metrics.iter().enumerate() {
+        let on_policy = m["ratio/min"] == 1.0 && m["ratio/max"] == 1.0;
+        assert_eq!(on_policy, i % 4 == 0, "step {}", i + 1);
+    }
+}
