@@ -42,7 +42,18 @@ fn message(error: &anyhow::Error) -> String {
             text += &format!(": {cause}");
         }
     }
+    if disk_is_full(error, &text) && !text.contains("free some space") {
+        text += "; free some space and run the same command again";
+    }
     text
+}
+
+/// Some causes come as text only, hence the look at the message.
+fn disk_is_full(error: &anyhow::Error, message: &str) -> bool {
+    let full = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::StorageFull)
+    };
+    error.chain().any(full) || message.contains("No space left on device") || message.contains("disk is full")
 }
 
 /// Whether the command line is to blame, not a file or the machine.
@@ -98,5 +109,8 @@ mod tests {
         assert_eq!(message(&plain), "writing b: no room");
         assert!(!is_usage(&plain));
         assert!(is_usage(&usage("no such thing").context("grpo")));
+        let full =
+            anyhow::Error::new(std::io::Error::from(std::io::ErrorKind::StorageFull)).context("a.json: cannot write");
+        assert!(message(&full).ends_with("; free some space and run the same command again"), "{}", message(&full));
     }
 }

@@ -16,11 +16,6 @@ impl Output {
         Output { json }
     }
 
-    /// Whether `--json` was given.
-    pub fn is_json(self) -> bool {
-        self.json
-    }
-
     /// Text for people; may hold several lines.
     pub fn text(self, text: impl AsRef<str>) {
         if self.json { note(text) } else { result(text) }

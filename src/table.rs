@@ -107,6 +107,6 @@ mod tests {
     #[test]
     fn durations() {
         let all = [4.24, 61.0, 119.9, 200.0, 7500.0].map(duration);
-        assert_eq!(all, ["4.2 s", "61 s", "120 s", "3 min 20 s", "2 h 05 min"]);
+        assert_eq!(all, ["4.2 s", "61 s", "2 min 00 s", "3 min 20 s", "2 h 05 min"]);
     }
 }

@@ -26,7 +26,7 @@ pub struct Args {
     #[arg(long)]
     task: String,
     /// Problems to train on, one JSON object per line (or a folder with train.jsonl and test.jsonl); without --eval-data
-    /// a tenth of them is held out.
+    /// a tenth of them is held out [default: none, generated tasks need none].
     #[arg(long, value_name = "FILE.jsonl")]
     data: Option<String>,
     /// Problems to evaluate on [default: a tenth of --data].

@@ -16,19 +16,19 @@ seed = 3
 name = "corpus"
 kind = "corpus"
 documents_for_tokenizer = 200
-vocab_size = 300
+vocab_size = 380
 
 [[stage]]
 name = "base"
 kind = "pretrain"
 corpus = "corpus"
-steps = 120
+steps = 300
 batch_tokens = 512
 context = 128
 learning_rate = 1e-2
 validation_documents = 8
-validate_every = 50
-save_steps = 20
+validate_every = 100
+save_steps = 50
 
 [stage.model]
 hidden_size = 32
@@ -154,7 +154,7 @@ fn a_run_leaves_everything_and_is_not_run_again() {
     assert_eq!(json["out"], "runs/tiny");
     assert_eq!(json["report"], "runs/tiny/report.html");
     assert_eq!(json["stages"].as_object().unwrap().keys().collect::<Vec<_>>(), STAGES);
-    for name in ["eval-base", "zero/step_3", "zero/step_6", "eval-zero"] {
+    for name in ["base", "zero/step_3", "zero/step_6", "zero"] {
         assert!(json["evals"][name]["pass_at_1"].is_f64(), "{name} in {}", json["evals"]);
     }
     for file in [
@@ -164,12 +164,12 @@ fn a_run_leaves_everything_and_is_not_run_again() {
         "report.html",
         "corpus/tokenizer.json",
         "base/metrics.jsonl",
-        "base/checkpoints/step_120/model.safetensors",
-        "base/checkpoints/step_120/config.json",
-        "base/checkpoints/step_120/tokenizer.json",
-        "base/checkpoints/step_120/generation_config.json",
-        "base/checkpoints/step_120/trainer.json",
-        "base/checkpoints/step_120/optimizer.safetensors",
+        "base/checkpoints/step_300/model.safetensors",
+        "base/checkpoints/step_300/config.json",
+        "base/checkpoints/step_300/tokenizer.json",
+        "base/checkpoints/step_300/generation_config.json",
+        "base/checkpoints/step_300/trainer.json",
+        "base/checkpoints/step_300/optimizer.safetensors",
         "base/model/model.safetensors",
         "base/model/config.json",
         "base/model/tokenizer.json",
@@ -195,7 +195,7 @@ fn a_run_leaves_everything_and_is_not_run_again() {
         assert!(rollouts[0].get(key).is_some(), "{key} in {}", rollouts[0]);
     }
     assert!(rollouts[0]["rewards"].get("accuracy").is_some());
-    for word in ["base", "120/120", "loss", "zero", "8/8", "reward", "kl", "pass@1", "report: runs/tiny/report.html"] {
+    for word in ["base", "300/300", "loss", "zero", "8/8", "reward", "kl", "pass@1", "report: runs/tiny/report.html"] {
         assert!(first.stderr.contains(word), "{word} in {}", first.stderr);
     }
     assert_eq!(first.stdout.lines().count(), 1, "with --json stdout has the object alone");
@@ -206,8 +206,8 @@ fn a_run_leaves_everything_and_is_not_run_again() {
     let again = aha_in(dir.path(), &["run", "tiny.toml"]);
     assert_eq!(again.code, 0);
     assert_eq!(again.stderr.matches("kept").count(), 5, "{}", again.stderr);
-    assert!(!again.stderr.contains("finished in") && !again.stderr.contains("120/120"), "{}", again.stderr);
-    assert!(again.stdout.contains("eval-zero") && again.stdout.contains("reflective words"), "{}", again.stdout);
+    assert!(!again.stderr.contains("finished in") && !again.stderr.contains("300/300"), "{}", again.stderr);
+    assert!(again.stdout.contains("checkpoint") && again.stdout.contains("reflective words"), "{}", again.stdout);
     assert_same(&results(&run), &before, "after running it again");
 
     let model = run.join("zero/model");
@@ -228,7 +228,7 @@ fn a_run_leaves_everything_and_is_not_run_again() {
         "3",
         "--json",
     ]);
-    assert_eq!(said.json()["tasks"]["mini"], json["evals"]["eval-zero"], "the command and the stage measure the same");
+    assert_eq!(said.json()["tasks"]["mini"], json["evals"]["zero"], "the command and the stage measure the same");
     let facts = aha(&["inspect", text(&run), "--json"]).json();
     assert_eq!((&facts["kind"], &facts["stages"][3]["status"]), (&json!("run"), &json!("finished")));
     assert_eq!(facts["stages"][3]["checkpoint_step"], 8);
@@ -263,7 +263,10 @@ fn plans_say_why() {
         ["run", "tiny.toml", "--set", "base.steps=12", "--set", "zero.steps=2", "--until", "eval-base", "--json"];
     let json = aha_in(dir.path(), &args).json();
     assert_eq!(json["stages"].as_object().unwrap().len(), 3);
-    let files = || std::fs::read_dir(dir.path().join("runs/tiny")).unwrap().count();
+    // SQLite's own two files beside a database come and go with its readers.
+    let own = |e: &std::fs::DirEntry| !e.file_name().to_string_lossy().starts_with("run.db-");
+    let files =
+        || std::fs::read_dir(dir.path().join("runs/tiny")).unwrap().filter(|e| own(e.as_ref().unwrap())).count();
     let before = files();
     let same = ["--set", "base.steps=12"];
     assert_eq!(

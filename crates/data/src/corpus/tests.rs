@@ -57,6 +57,7 @@ fn shares_are_as_configured_and_judged_by_the_task() {
     assert!((share(&|d| d.tagged) - config.tagged).abs() < 0.03);
     assert!((share(&|d| d.language == Language::Chinese) - config.chinese).abs() < 0.03);
     let mut right = [(0, 0); 2];
+    let mut gave_up = 0;
     for d in all.iter().filter(|d| d.style != Style::Short) {
         let problem = aha_tasks::Problem {
             id: String::new(),
@@ -72,8 +73,10 @@ fn shares_are_as_configured_and_judged_by_the_task() {
         slot.0 += usize::from(j.lenient_verdict == Verdict::Correct);
         slot.1 += 1;
         if d.style == Style::Long {
-            assert_eq!(j.lenient_verdict, Verdict::Correct, "{}{}", d.prompt, d.body);
-            assert_eq!(j.verdict == Verdict::Correct, d.tagged);
+            let given_up = d.body.contains("no luck") || d.body.contains("算了");
+            assert_eq!(j.lenient_verdict == Verdict::Correct, !given_up, "{}{}", d.prompt, d.body);
+            assert_eq!(j.verdict == Verdict::Correct, d.tagged && !given_up);
+            gave_up += usize::from(given_up);
             assert!(
                 aha_tasks::text::reflective_words(&d.body) >= 1
                     || !d.body.contains("wrong") && d.puzzle.family() != Family::Chain,
@@ -84,6 +87,7 @@ fn shares_are_as_configured_and_judged_by_the_task() {
             assert_eq!(aha_tasks::text::reflective_words(&d.body), 0, "{}", d.body);
         }
     }
+    assert!(gave_up > 0 && gave_up * 12 < right[1].1, "{gave_up} of {}", right[1].1);
     let blunt = right[0].0 as f64 / right[0].1 as f64;
     assert!((0.2..0.45).contains(&blunt), "{blunt}");
 }

@@ -15,6 +15,7 @@ struct Words {
     yes: &'static str,
     wait: &'static str,
     check: &'static str,
+    give_up: &'static str,
 }
 
 fn words(language: Language) -> Words {
@@ -26,12 +27,17 @@ fn words(language: Language) -> Words {
             yes: " yes.",
             wait: " wait, wrong.\n",
             check: "check ",
+            give_up: "no luck.\n",
         },
-        Language::Chinese => {
-            Words {
-                easy: "简单。", want: "要", wrong: "不对。\n", yes: "对。", wait: "等等,不对。\n", check: "检查"
-            }
-        }
+        Language::Chinese => Words {
+            easy: "简单。",
+            want: "要",
+            wrong: "不对。\n",
+            yes: "对。",
+            wait: "等等,不对。\n",
+            check: "检查",
+            give_up: "算了。\n",
+        },
     }
 }
 
@@ -46,7 +52,7 @@ fn guess(puzzle: &Puzzle, right: bool, rng: &mut Rng) -> String {
     match puzzle {
         Puzzle::Countdown { numbers, .. } => rng.pick(&Puzzle::tries(*numbers)).expression(),
         Puzzle::Remainder { b, .. } if !right => rng.range(0, b - 1).to_string(),
-        Puzzle::Missing { .. } if !right => rng.range(1, 12).to_string(),
+        Puzzle::Missing { .. } if !right => rng.range(1, 10).to_string(),
         _ if right => number(puzzle).to_string(),
         _ => (number(puzzle) + rng.pick(&[-10, -2, -1, 1, 2, 10])).max(0).to_string(),
     }
@@ -66,13 +72,13 @@ pub(super) fn short(puzzle: &Puzzle, config: &CorpusConfig, language: Language, 
         }
         Puzzle::Remainder { a, b } => (format!("{a}-{b}={}.\n", a - b), guess(puzzle, right, rng)),
         Puzzle::Missing { a, b, .. } => {
-            let x = if right { number(puzzle) } else { rng.range(1, 12) };
+            let x = if right { number(puzzle) } else { rng.range(1, 10) };
             (format!("{x}*{a}={},{}+{b}={}.{}\n", x * a, x * a, x * a + b, words(language).yes), x.to_string())
         }
     }
 }
 
-/// Everything written out; the answer is always right.
+/// Everything written out; the answer is right unless the search was given up.
 pub(super) fn long(puzzle: &Puzzle, config: &CorpusConfig, language: Language, rng: &mut Rng) -> (String, String) {
     let w = words(language);
     match puzzle {
@@ -88,7 +94,7 @@ pub(super) fn long(puzzle: &Puzzle, config: &CorpusConfig, language: Language, r
             text += &format!("{}{left}<{b}{}\n", w.check, w.yes);
             (text, left.to_string())
         }
-        Puzzle::Missing { a, b, c } => (guess_and_check(*a, *b, *c, &w, rng), number(puzzle).to_string()),
+        Puzzle::Missing { a, b, c } => guess_and_check(*a, *b, *c, &w, rng),
     }
 }
 
@@ -120,32 +126,47 @@ fn line(t: &Try) -> String {
     format!("{}{}{}={},{}{}{}={}", t.a, t.first.sign(), t.b, t.middle, t.middle, t.second.sign(), t.c, t.value)
 }
 
-/// Tries in random order until one reaches the target, each compared with what is wanted.
+/// Tries in random order until one reaches the target, each compared with what is wanted. Who has tried the most tries
+/// there may be gives up and names the last one.
 fn search(numbers: [i64; 3], target: i64, config: &CorpusConfig, w: &Words, rng: &mut Rng) -> (String, String) {
     let mut tries = Puzzle::tries(numbers);
     rng.shuffle(&mut tries);
     let right = *tries.iter().find(|t| t.value == target).expect("countdown puzzles are solvable");
     let count = (-config.mean_wrong_tries * (1.0 - rng.unit()).ln()) as usize;
+    let wrong: Vec<&Try> = tries.iter().filter(|t| t.value != target).take(count.min(config.max_wrong_tries)).collect();
     let mut text = String::new();
-    for t in tries.iter().filter(|t| t.value != target).take(count.min(config.max_wrong_tries)) {
+    for t in &wrong {
         text += &format!("{}{}{target}{}", line(t), w.want, w.wrong);
+    }
+    if count > config.max_wrong_tries
+        && let Some(last) = wrong.last()
+    {
+        return (text + w.give_up, last.expression());
     }
     text += &format!("{}{}{target}{}\n", line(&right), w.want, w.yes);
     (text, right.expression())
 }
 
-/// A first guess anywhere, then in the right direction until it fits.
-fn guess_and_check(a: i64, b: i64, c: i64, w: &Words, rng: &mut Rng) -> String {
-    let (mut low, mut high) = (1, 12);
+/// Guesses after which some give up.
+const PATIENCE: usize = 4;
+
+/// A first guess anywhere, then in the right direction until it fits, or until patience ends (for half of the people).
+fn guess_and_check(a: i64, b: i64, c: i64, w: &Words, rng: &mut Rng) -> (String, String) {
+    let (mut low, mut high) = (1, 10);
     let mut text = String::new();
-    loop {
+    let patience = if rng.unit() < 0.5 { PATIENCE } else { usize::MAX };
+    for guesses in 1.. {
         let x = rng.range(low, high);
         let value = x * a + b;
         text += &format!("{x}*{a}={},{}+{b}={value}{}{c}", x * a, x * a, w.want);
         if value == c {
-            return text + w.yes + "\n";
+            return (text + w.yes + "\n", x.to_string());
         }
         text += w.wrong;
+        if guesses >= patience {
+            return (text + w.give_up, x.to_string());
+        }
         if value < c { low = x + 1 } else { high = x - 1 }
     }
+    unreachable!("every guess halves what is left")
 }

@@ -84,14 +84,14 @@ pub enum Puzzle {
         /// The target, 1 to 60.
         target: i64,
     },
-    /// `a` mod `b` with a quotient of at most 8.
+    /// `a` mod `b` with a quotient of at most 6.
     Remainder {
         /// Dividend.
         a: i64,
         /// Divisor.
         b: i64,
     },
-    /// x * a + b = c, x from 1 to 12.
+    /// x * a + b = c, x from 1 to 10.
     Missing {
         /// Factor.
         a: i64,
@@ -155,11 +155,11 @@ impl Puzzle {
                 }
             },
             Family::Remainder => {
-                let b = rng.range(3, 20);
-                Puzzle::Remainder { a: b * rng.range(1, 99 / b.max(12)) + rng.range(0, b - 1), b }
+                let b = rng.range(3, 15);
+                Puzzle::Remainder { a: b * rng.range(1, 6) + rng.range(0, b - 1), b }
             }
             Family::Missing => {
-                let (x, a, b) = (rng.range(1, 12), rng.range(2, 9), rng.range(1, 20));
+                let (x, a, b) = (rng.range(1, 10), rng.range(2, 8), rng.range(1, 12));
                 Puzzle::Missing { a, b, c: x * a + b }
             }
         }
