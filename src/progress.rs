@@ -70,18 +70,18 @@ impl Progress {
 
     fn start(&self, name: &str, method: &str, resumed_at: Option<u64>, total: Option<u64>) {
         let first = resumed_at.unwrap_or(0);
-        let bar = self.terminal.then(|| match total {
-            Some(total) if method != "eval" => {
-                let bar =
-                    ProgressBar::new(total).with_style(style("{prefix} [{bar:24}] {pos}/{len} {msg}  {eta} left"));
-                bar.set_position(first);
-                bar.reset_eta();
-                bar
-            }
-            _ => ProgressBar::new_spinner().with_style(style("{prefix} {spinner} {elapsed} {msg}")),
+        let bar = self.terminal.then(|| {
+            let (bar, template) = match total {
+                Some(total) if method != "eval" => {
+                    (ProgressBar::new(total), "{prefix} [{bar:24}] {pos}/{len} {msg}  {eta} left")
+                }
+                _ => (ProgressBar::new_spinner(), "{prefix} {spinner} {elapsed} {msg}"),
+            };
+            bar.with_style(style(template)).with_prefix(name.to_owned()).with_position(first)
         });
         if let Some(bar) = &bar {
-            bar.set_prefix(name.to_owned());
+            // The time left is to be told from the steps of this sitting.
+            bar.reset_eta();
             bar.enable_steady_tick(TICK);
         } else {
             let steps = total.filter(|_| method != "eval").map_or(String::new(), |n| format!(", {n} steps"));

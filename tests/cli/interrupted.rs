@@ -1,7 +1,7 @@
 //! Runs that are killed, stopped or run out of disk end with the same bits as one that was left alone.
 
 use crate::runs::{assert_same, folder, results};
-use crate::support::{aha_in, command, start, text};
+use crate::support::{aha_in, command, fixture, start, text};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -86,9 +86,9 @@ fn killed_again_and_again_it_gets_there() {
     let dir = folder();
     let run = dir.path().join("run");
     let mut killed = 0;
-    for i in 0..40 {
+    for i in 0..12 {
         // Whatever it is doing then, loading and saving included.
-        let (begin, wait) = (Instant::now(), Duration::from_millis(150 + 37 * i));
+        let (begin, wait) = (Instant::now(), Duration::from_millis(150 + 60 * i));
         if !kill_when(dir.path(), "2", || begin.elapsed() > wait) {
             break;
         }
@@ -139,6 +139,24 @@ fn ctrl_c_saves_and_says_how_to_go_on() {
         }
     }
     assert_same(&results(&run), uninterrupted(), "after Ctrl-C");
+}
+
+#[test]
+fn ctrl_c_ends_a_generation_and_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let prompts = dir.path().join("p.jsonl");
+    std::fs::write(&prompts, "{\"tokens\": [5]}\n").unwrap();
+    let model = fixture("llama_untied");
+    let args = ["generate", text(&model), "--prompts", "p.jsonl", "--output", "out.jsonl", "--samples", "1000000"];
+    let mut child = command(&args);
+    let child = child.current_dir(dir.path()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(700));
+    interrupt(child.id());
+    let out = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(out.stderr).unwrap();
+    assert_eq!(out.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("press again") && stderr.contains("interrupted; nothing was written"), "{stderr}");
+    assert!(!dir.path().join("out.jsonl").exists());
 }
 
 #[test]

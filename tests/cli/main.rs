@@ -1,4 +1,5 @@
 //! Black-box tests over the built binary: arguments, exit codes, messages, files.
+#![allow(clippy::unwrap_used)]
 
 mod arguments;
 mod errors;

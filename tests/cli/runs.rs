@@ -112,7 +112,9 @@ pub fn results(run: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
                 continue;
             }
             if path.is_dir() {
-                open.push(path);
+                if !is_old_checkpoint(&path) {
+                    open.push(path);
+                }
             } else {
                 found.insert(path.strip_prefix(run).unwrap().to_path_buf(), std::fs::read(&path).unwrap());
             }
@@ -123,6 +125,13 @@ pub fn results(run: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let metrics: Vec<String> = STAGES.iter().map(|s| summary["stages"][s]["metrics"].to_string()).collect();
     found.insert("summary.json: metrics".into(), metrics.join("\n").into_bytes());
     found
+}
+
+/// A checkpoint with a newer one beside it: a kill just before it would have been deleted leaves one more.
+fn is_old_checkpoint(path: &Path) -> bool {
+    let step = |p: &Path| p.file_name()?.to_str()?.strip_prefix("step_")?.parse::<u64>().ok();
+    let beside = || std::fs::read_dir(path.parent().unwrap()).unwrap().filter_map(|e| step(&e.unwrap().path()));
+    step(path).is_some_and(|own| beside().any(|other| other > own))
 }
 
 /// Says which files differ instead of printing all their bytes.

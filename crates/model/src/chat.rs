@@ -20,14 +20,22 @@ use crate::tokenizer::SpecialTokens;
 pub struct Message {
     /// "system", "user" or "assistant".
     pub role: String,
-    /// The text.
+    /// The text; empty where a message has none (`null` beside tool calls).
+    #[serde(default, deserialize_with = "text_or_null")]
     pub content: String,
+    /// Further fields some templates read (`reasoning_content`, `tool_calls`, ...).
+    #[serde(flatten)]
+    pub more: serde_json::Map<String, serde_json::Value>,
+}
+
+fn text_or_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<String, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.unwrap_or_default())
 }
 
 impl Message {
     /// A turn of the given role.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Message { role: role.into(), content: content.into() }
+        Message { role: role.into(), content: content.into(), more: serde_json::Map::new() }
     }
 }
 

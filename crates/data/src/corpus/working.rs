@@ -126,14 +126,19 @@ fn line(t: &Try) -> String {
     format!("{}{}{}={},{}{}{}={}", t.a, t.first.sign(), t.b, t.middle, t.middle, t.second.sign(), t.c, t.value)
 }
 
-/// Tries in random order until one reaches the target, each compared with what is wanted. Who has tried the most tries
-/// there may be gives up and names the last one.
+/// Tries in random order until one reaches the target, each compared with what is wanted and none with a value that was
+/// had before. Who has tried the most tries there may be gives up and names the last one.
 fn search(numbers: [i64; 3], target: i64, config: &CorpusConfig, w: &Words, rng: &mut Rng) -> (String, String) {
     let mut tries = Puzzle::tries(numbers);
     rng.shuffle(&mut tries);
     let right = *tries.iter().find(|t| t.value == target).expect("countdown puzzles are solvable");
     let count = (-config.mean_wrong_tries * (1.0 - rng.unit()).ln()) as usize;
-    let wrong: Vec<&Try> = tries.iter().filter(|t| t.value != target).take(count.min(config.max_wrong_tries)).collect();
+    let mut wrong: Vec<&Try> = Vec::new();
+    for t in tries.iter().filter(|t| t.value != target) {
+        if wrong.len() < count.min(config.max_wrong_tries) && !wrong.iter().any(|w| w.value == t.value) {
+            wrong.push(t);
+        }
+    }
     let mut text = String::new();
     for t in &wrong {
         text += &format!("{}{}{target}{}", line(t), w.want, w.wrong);

@@ -117,6 +117,8 @@ pub(crate) fn store(
     let value = serde_json::to_value(&summary).expect("numbers and names");
     context.db.put_evaluation_summary(label, &value)?;
     context.summary.evals.insert(label, value.clone());
+    // Now and not at the end of the stage: a killed run keeps what it measured.
+    context.summary.write(context.dir.summary())?;
     let folder = stage_root.join("evals");
     std::fs::create_dir_all(&folder).map_err(|e| aha_runs::RunsError::io("create", &folder, e))?;
     let file = folder.join(format!("{}.jsonl", label.replace('/', "-")));
