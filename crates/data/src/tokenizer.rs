@@ -74,8 +74,8 @@ pub fn train_tokenizer(texts: impl Iterator<Item = String>, vocab_size: usize) -
     let mut tokenizer = Tokenizer::new(model);
     tokenizer.with_pre_tokenizer(Some(pre_tokenizer));
     tokenizer.with_decoder(Some(ByteLevel::new(false, false, false)));
-    tokenizer.add_special_tokens(&[AddedToken::from(EOS, true).normalized(false)]);
-    tokenizer.add_tokens(&TAGS.map(|tag| AddedToken::from(tag, false).normalized(false)));
+    tokenizer.add_special_tokens([AddedToken::from(EOS, true).normalized(false)]).map_err(failed)?;
+    tokenizer.add_tokens(TAGS.map(|tag| AddedToken::from(tag, false).normalized(false))).map_err(failed)?;
     tokenizer.to_string(true).map_err(failed)
 }
 

@@ -130,6 +130,7 @@ pub fn run(recipe: &Recipe, options: &RunOptions) -> Result<Outcome, PipelineErr
             // Also what an interrupted sitting with other settings left: its checkpoints are not ours to resume.
             if rows.iter().any(|r| r.name == stage.name && r.hash != plan.hash) {
                 set_aside(&dir, stage)?;
+                forget(&mut context.summary, stage);
             }
             interrupted = !run_stage(&mut context, stage, &plan.hash)?;
             context.summary.wall_s = before + begin.elapsed().as_secs_f64();
@@ -158,6 +159,17 @@ fn set_aside(dir: &RunDir, stage: &Stage) -> Result<(), PipelineError> {
         std::fs::remove_dir_all(&old).map_err(fail)?;
     }
     if paths.root().exists() { std::fs::rename(paths.root(), &old).map_err(fail) } else { Ok(()) }
+}
+
+/// Takes a stage's old evaluations out of the summary.
+fn forget(summary: &mut Summary, stage: &Stage) {
+    let prefix = format!("{}/", stage.name);
+    let labels: &[String] = match &stage.settings {
+        StageSettings::Eval(s) => &s.label,
+        _ => &[],
+    };
+    let kept = summary.evals.iter().filter(|(name, _)| !name.starts_with(&prefix) && !labels.iter().any(|l| l == name));
+    summary.evals = kept.map(|(name, value)| (name.to_owned(), value.clone())).collect();
 }
 
 /// True when the stage is finished, false when it was interrupted.

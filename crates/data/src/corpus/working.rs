@@ -144,6 +144,7 @@ fn search(numbers: [i64; 3], target: i64, config: &CorpusConfig, w: &Words, rng:
         text += &format!("{}{}{target}{}", line(t), w.want, w.wrong);
     }
     if count > config.max_wrong_tries
+        && wrong.len() == config.max_wrong_tries
         && let Some(last) = wrong.last()
     {
         return (text + w.give_up, last.expression());
