@@ -19,6 +19,9 @@ fn uninterrupted() -> &'static BTreeMap<PathBuf, Vec<u8>> {
     })
 }
 
+/// Whether the moment to kill has come.
+type Moment = Box<dyn Fn() -> bool>;
+
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn count_lines(path: PathBuf) -> usize {
@@ -50,13 +53,13 @@ fn killed_at_any_moment_it_ends_with_the_same_bits() {
     let run = dir.path().join("run");
     let after = |file: &'static str, lines: usize| {
         let path = run.join(file);
-        Box::new(move || count_lines(path.clone()) >= lines) as Box<dyn Fn() -> bool>
+        Box::new(move || count_lines(path.clone()) >= lines) as Moment
     };
     let there = |file: &'static str| {
         let path = run.join(file);
-        Box::new(move || path.exists()) as Box<dyn Fn() -> bool>
+        Box::new(move || path.exists()) as Moment
     };
-    let moments: [(&str, Box<dyn Fn() -> bool>); 11] = [
+    let moments: [(&str, Moment); 11] = [
         ("making the corpus", there("corpus")),
         ("base before the first checkpoint", after("base/metrics.jsonl", 7)),
         ("base between checkpoints", after("base/metrics.jsonl", 130)),

@@ -133,10 +133,10 @@ impl Grpo<'_> {
             let generation = self.generate(&policy, state.step / reuse)?;
             for turn in 0..reuse.min(c.steps - state.step) {
                 let begin = Instant::now();
-                if c.ref_refresh_steps > 0 && state.step > 0 && state.step.is_multiple_of(c.ref_refresh_steps) {
-                    if let Some(r) = &mut reference {
-                        r.params.copy_from(&policy.params);
-                    }
+                let refresh =
+                    c.ref_refresh_steps > 0 && state.step > 0 && state.step.is_multiple_of(c.ref_refresh_steps);
+                if let Some(r) = reference.as_mut().filter(|_| refresh) {
+                    r.params.copy_from(&policy.params);
                 }
                 let slice = minibatch(
                     generation.samples.len(),

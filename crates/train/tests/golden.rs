@@ -2,6 +2,8 @@
 //!
 //! Fixtures are made by `tools/make_fixtures.py`; `tests/fixtures/README.md` names every tensor.
 
+#![allow(clippy::unwrap_used)]
+
 use aha_engine::{Control, EngineConfig, Request, SamplingParams, generate, score};
 use aha_kernels::{AdamW, AdamWConfig, Attend, Gradients, Segments, Tape, linear};
 use aha_model::{Checkpoint, Decoder};
