@@ -200,11 +200,16 @@ fn run_stage(context: &mut Context, stage: &Stage, hash: &str) -> Result<bool, P
         Err(_) => StageStatus::Failed,
     };
     row.finished = (row.status == StageStatus::Finished).then(unix_now);
+    if let Ok(end) = &result {
+        // First the summary, then the row that makes a stage finished: killed in between, the stage ends once more.
+        let ended = StageSummary::new(row.status, row.wall_s, end.metrics.clone());
+        context.summary.stages.insert(stage.name.clone(), ended);
+        context.summary.write(context.dir.summary())?;
+    }
     // A failed stage's own error is the one to report, even when the disk is too full to note it.
     let noted = context.db.put_stage(&row);
     let end = result?;
     noted?;
     context.listeners.event(&Event::StageEnded { stage: stage.name.clone(), status: row.status, wall_s: row.wall_s });
-    context.summary.stages.insert(stage.name.clone(), StageSummary::new(row.status, row.wall_s, end.metrics));
     Ok(end.finished)
 }

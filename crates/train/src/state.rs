@@ -100,6 +100,8 @@ pub fn save(
     let mut all = list(root)?;
     while all.len() > keep.max(1) {
         let oldest = root.join(format!("step_{}", all.remove(0)));
+        // First what makes it count as complete: a kill in between leaves no half checkpoint that looks whole.
+        std::fs::remove_file(oldest.join("trainer.json")).map_err(|e| problem(&oldest, e))?;
         std::fs::remove_dir_all(&oldest).map_err(|e| problem(&oldest, e))?;
     }
     Ok(dir)

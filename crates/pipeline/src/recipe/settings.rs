@@ -26,7 +26,9 @@ pub(crate) fn corpus(section: &Section<'_>) -> Result<CorpusStage, RecipeError> 
         None => toml::Table::new(),
     };
     let documents_for_tokenizer = section.integer("documents_for_tokenizer", 1)?.unwrap_or(20_000);
-    let vocab = section.integer_because("vocab_size", 257, ": the 256 bytes and an end token")?.unwrap_or(640);
+    let vocab = section
+        .integer_because("vocab_size", 351, ": the 256 bytes, the 90 two-digit numbers, the end token and four tags")?
+        .unwrap_or(640);
     let vocab_size = usize::try_from(vocab).map_err(|_| section.wrong("vocab_size", "a smaller number"))?;
     Ok(CorpusStage { documents_for_tokenizer, vocab_size, corpus })
 }

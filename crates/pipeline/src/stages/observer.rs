@@ -34,8 +34,25 @@ impl<'a, 'c> RunObserver<'a, 'c> {
         midway: Option<Midway<'a>>,
     ) -> Result<Self, aha_runs::RunsError> {
         let recorder = StageRecorder::open(context.dir, &mut context.db, stage, resume, unix_now())?;
-        Ok(RunObserver { context, stage: stage.to_owned(), recorder, log_rollouts, midway, last: Vec::new() })
+        let last = last_metrics(context, &recorder)?;
+        Ok(RunObserver { context, stage: stage.to_owned(), recorder, log_rollouts, midway, last })
     }
+}
+
+/// Metrics of the last recorded step, in the order of the log: a stage that was killed after its last checkpoint has no
+/// step left to do and still ends with its numbers. The values come from the database, which keeps every bit of them.
+fn last_metrics(context: &Context, recorder: &StageRecorder) -> Result<Vec<(String, f64)>, aha_runs::RunsError> {
+    let paths = recorder.paths();
+    let stage = paths.root().file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let text = std::fs::read_to_string(paths.metrics()).unwrap_or_default();
+    let line: serde_json::Map<String, serde_json::Value> =
+        text.lines().last().and_then(|l| serde_json::from_str(l).ok()).unwrap_or_default();
+    let mut last = Vec::new();
+    for name in line.keys().filter(|k| *k != "step") {
+        let value = context.db.metric(&stage, name)?.last().and_then(|(_, value)| *value);
+        last.push((name.clone(), value.unwrap_or(f64::NAN)));
+    }
+    Ok(last)
 }
 
 fn record(step: u64, r: &Rollout) -> RolloutRecord {

@@ -157,7 +157,7 @@ fn values_out_of_range_say_what_is_wanted() {
         ),
         (
             "zero.prompt_style=poem",
-            "`zero.prompt_style` is the string \"poem\", but it must be one of `r1`, `chat`, `plain`",
+            "`zero.prompt_style` is the string \"poem\", but it must be one of `auto`, `mini`, `r1_zero`, `chat`",
         ),
         (
             "base.schedule=cosin",
@@ -165,7 +165,7 @@ fn values_out_of_range_say_what_is_wanted() {
         ),
         (
             "corpus.vocab_size=100",
-            "`corpus.vocab_size` is 100, but it must be a whole number of at least 257: the 256 bytes and an end token",
+            "`corpus.vocab_size` is 100, but it must be a whole number of at least 351: the 256 bytes, the 90 two-digit numbers, the end token and four tags",
         ),
         ("seed=-1", "`seed` is -1, but it must be a whole number of at least 0"),
         (

@@ -98,7 +98,7 @@ fn defaults_are_those_of_r1() {
         (LossType::Grpo, ScheduleKind::Constant, 0.0)
     );
     assert_eq!((s.epsilon, s.epsilon_high, s.dual_clip, s.mask_truncated_completions), (0.2, 0.2, None, false));
-    assert_eq!(s.prompt_style, "r1");
+    assert_eq!(s.prompt_style, "auto");
     let rewards: Vec<_> = s.rewards.iter().map(|r| (r.name.as_str(), r.weight)).collect();
     assert_eq!(rewards, [("accuracy", 1.0), ("format", 1.0)]);
     assert_eq!((s.reference.clone(), s.overlong_penalty.clone(), recipe.seed), (None, None, 1));
@@ -171,7 +171,7 @@ fn embedded_recipes_are_valid() {
     }
     let mini = Recipe::embedded("mini-zero").unwrap();
     let zero = grpo(&mini);
-    assert_eq!((zero.num_prompts * zero.num_generations, zero.steps, zero.ref_refresh_steps), (512, 100, 25));
+    assert_eq!((zero.num_prompts * zero.num_generations, zero.steps, zero.ref_refresh_steps), (512, 130, 25));
     let labels = mini.stages.iter().filter_map(|stage| match &stage.settings {
         StageSettings::Eval(eval) => Some(eval.label.join(",")),
         _ => None,
