@@ -17,11 +17,6 @@ impl BlockManager {
         BlockManager { limit, reserved: 0, counts: Vec::new(), free: Vec::new() }
     }
 
-    /// Blocks that may exist.
-    pub fn limit(&self) -> usize {
-        self.limit
-    }
-
     /// Promises `blocks` to a sequence if that many are left; it must give the promise back when it ends.
     pub fn reserve(&mut self, blocks: usize) -> bool {
         let fits = self.reserved + blocks <= self.limit;

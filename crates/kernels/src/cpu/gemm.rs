@@ -4,7 +4,9 @@
 //! An output element is the sum over k in ascending order, one fused multiply-add after another in one register: its bits
 //! do not depend on the number of rows, on the tile it falls in, or on the instruction set.
 
-use super::simd::{Isa, Lanes, Plain, isa};
+#[cfg(target_arch = "x86_64")]
+use super::simd::{Isa, isa};
+use super::simd::{Lanes, Plain};
 
 /// Columns of a panel of B.
 pub const NR: usize = 32;
@@ -63,7 +65,6 @@ pub unsafe fn gemm(extent: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f
             Isa::Portable => {}
         }
     }
-    let _ = isa;
     // SAFETY: pointers as promised by the caller; no instruction set is assumed.
     unsafe { rows::<Plain, 4, 1>(extent, a, b, ldb, c, ldc, start) }
 }
