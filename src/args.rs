@@ -1,5 +1,6 @@
 //! Arguments that several commands share.
 
+use aha_pipeline::recipe::Precision;
 use aha_tasks::PromptStyle;
 use clap::ValueEnum;
 
@@ -37,6 +38,12 @@ impl Style {
             Style::Chat => "chat",
         }
     }
+}
+
+/// `--precision`, as in a recipe.
+pub fn precision(text: &str) -> Result<Precision, String> {
+    let found = Precision::ALL.iter().find(|(name, _)| *name == text);
+    found.map(|(_, precision)| *precision).ok_or_else(|| "must be f32, bf16 or auto".into())
 }
 
 /// A share above 0 and at most 1 (`--top-p`).

@@ -1,6 +1,7 @@
 //! A model for commands that can do without text: its tokenizer is only asked for when something needs it.
 
 use aha_model::{ChatTemplate, Checkpoint, Decoder, Tokenizer};
+use aha_pipeline::recipe::Precision;
 use anyhow::{Context, anyhow};
 use std::path::Path;
 
@@ -53,12 +54,15 @@ impl Loaded {
         self.tokenizer.as_ref().map_or_else(|| config.eos_token_ids.clone(), |t| t.eos_ids(config))
     }
 
-    /// Reads the weights.
+    /// Reads the weights; products run in `precision`.
     ///
     /// # Errors
     /// A tensor that cannot be read.
-    pub fn decoder(&self) -> anyhow::Result<Decoder> {
+    pub fn decoder(&self, precision: Precision) -> anyhow::Result<Decoder> {
         let config = self.checkpoint.config().clone();
-        Decoder::from_tensors(config, |name| self.checkpoint.read(name)).with_context(|| self.name.clone())
+        let decoder = Decoder::from_tensors(config, |name| self.checkpoint.read(name));
+        let mut decoder = decoder.with_context(|| self.name.clone())?;
+        decoder.params.set_precision(precision.resolve(), false);
+        Ok(decoder)
     }
 }

@@ -39,6 +39,7 @@ enum Command {
     Score(cmd::score::Args),
     Inspect(cmd::inspect::Args),
     Recipes(cmd::recipes::Args),
+    Bench(cmd::bench::Args),
 }
 
 fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
@@ -55,6 +56,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Score(args) => cmd::score::run(args),
         Command::Inspect(args) => cmd::inspect::run(args),
         Command::Recipes(args) => cmd::recipes::run(args),
+        Command::Bench(args) => cmd::bench::run(args),
     }
 }
 

@@ -1,7 +1,7 @@
 //! `aha chat`: a conversation in the terminal. Reasoning is shown apart from the answer and does not go into the history,
 //! as R1's own template has it.
 
-use crate::args::{Style, count, not_negative, nucleus};
+use crate::args::{Style, count, not_negative, nucleus, precision};
 use crate::failure::usage;
 use crate::interrupt;
 use crate::loaded::Loaded;
@@ -9,6 +9,7 @@ use crate::output::{note, raw};
 use aha_engine::sampler::mix;
 use aha_engine::{Control, EngineConfig, FinishReason, Request, SamplingParams, generate};
 use aha_model::{ChatTemplate, Decoder, Message, ThinkEvent, ThinkParser, ThinkStatus, Tokenizer, prefills_think};
+use aha_pipeline::recipe::Precision;
 use aha_tasks::{PromptStyle, render_base};
 use anyhow::bail;
 use std::io::{BufRead, IsTerminal, Write};
@@ -28,6 +29,9 @@ pub struct Args {
     /// System message, for models with a chat template [default: none].
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
+    /// In what numbers matrix products run: f32, bf16, or auto for the faster one on this processor.
+    #[arg(long, value_name = "TYPE", default_value = "auto", value_parser = precision)]
+    precision: Precision,
     /// Sampling temperature; 0 takes the likeliest token always.
     #[arg(long, value_name = "T", default_value = "0.6", value_parser = not_negative)]
     temperature: f32,
@@ -81,7 +85,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Some(control) if !control.stop.swap(true, Ordering::SeqCst) => {}
         _ => std::process::exit(0),
     })?;
-    let decoder = model.decoder()?;
+    let decoder = model.decoder(args.precision)?;
     let mut chat = Chat {
         args: &args,
         tokenizer,

@@ -1,6 +1,6 @@
 //! `aha eval`: how often a model is right on the held-out problems of tasks, and how it behaves.
 
-use crate::args::{Style, count, not_negative, nucleus};
+use crate::args::{Style, count, not_negative, nucleus, precision};
 use crate::output::{Output, note};
 use crate::progress::Counter;
 use crate::table::{duration, evaluations};
@@ -9,6 +9,7 @@ use aha_engine::sampler::mix;
 use aha_engine::{Control, EngineConfig, SamplingParams};
 use aha_eval::{EvalSettings, EvalSummary, Evaluated, SampleRecord, evaluate, summarise};
 use aha_pipeline::OpenModel;
+use aha_pipeline::recipe::Precision;
 use aha_tasks::{TaskOptions, open_task};
 use anyhow::Context;
 use serde::Serialize;
@@ -69,6 +70,9 @@ pub struct Args {
     /// Write every judged sample there, one JSON object per line [default: nowhere].
     #[arg(long, value_name = "FILE.jsonl")]
     output: Option<PathBuf>,
+    /// In what numbers matrix products run: f32, bf16, or auto for the faster one on this processor.
+    #[arg(long, value_name = "TYPE", default_value = "auto", value_parser = precision)]
+    precision: Precision,
     /// Print one JSON object, {"model", "tasks": {NAME: measures}}, on the last line of stdout.
     #[arg(long)]
     json: bool,
@@ -112,7 +116,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         seed: mix(args.seed),
         engine: EngineConfig::default(),
     };
-    let decoder = model.decoder()?;
+    let decoder = model.decoder(args.precision.resolve())?;
     let control = Arc::new(Control::default());
     let stop = control.clone();
     interrupt::on_ctrl_c("stopping; press again to stop at once", move || stop.stop.store(true, Ordering::SeqCst))?;

@@ -1,6 +1,6 @@
 //! `aha generate`: completions of many prompts.
 
-use crate::args::{count, not_negative, nucleus};
+use crate::args::{count, not_negative, nucleus, precision};
 use crate::failure::usage;
 use crate::interrupt;
 use crate::lines::{self, Numbered};
@@ -11,6 +11,7 @@ use crate::table::duration;
 use aha_engine::sampler::mix;
 use aha_engine::{Control, EngineConfig, FinishReason, Request, SamplingParams, generate};
 use aha_model::{ChatTemplate, Message};
+use aha_pipeline::recipe::Precision;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -58,6 +59,9 @@ pub struct Args {
     /// Never use the chat template; messages are refused.
     #[arg(long)]
     raw: bool,
+    /// In what numbers matrix products run: f32, bf16, or auto for the faster one on this processor.
+    #[arg(long, value_name = "TYPE", default_value = "auto", value_parser = precision)]
+    precision: Precision,
     /// Print one JSON object (prompts, completions, tokens, speed) on the last line of stdout.
     #[arg(long)]
     json: bool,
@@ -163,7 +167,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         numbers.push(line);
         texts.push(text);
     }
-    let decoder = model.decoder()?;
+    let decoder = model.decoder(args.precision)?;
     let control = Arc::new(Control::default());
     let stop = control.clone();
     interrupt::on_ctrl_c("stopping; press again to stop at once", move || stop.stop.store(true, Ordering::SeqCst))?;

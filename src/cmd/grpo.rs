@@ -83,6 +83,9 @@ pub struct Args {
     /// Steps between evaluations on held-out problems; 0 for none.
     #[arg(long, value_name = "N", default_value_t = 0)]
     eval_steps: u64,
+    /// In what numbers matrix products run: f32, bf16, or auto for the faster one on this processor.
+    #[arg(long, value_name = "TYPE", default_value = "auto")]
+    precision: String,
     /// Any other setting of a grpo stage, for example epsilon_high=0.28; may be given many times.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -133,6 +136,7 @@ fn recipe(args: &Args) -> Result<RawRecipe, RecipeError> {
         ("--loss-type", "loss_type", args.loss_type.clone()),
         ("--scale-rewards", "scale_rewards", args.scale_rewards.clone()),
         ("--prompt-style", "prompt_style", args.prompt_style.name().to_owned()),
+        ("--precision", "precision", quoted(&args.precision)),
         ("--save-steps", "save_steps", args.save_steps.to_string()),
         ("--eval-steps", "eval_steps", args.eval_steps.to_string()),
     ];

@@ -1,5 +1,6 @@
 //! The commands, one file each: its arguments and `run`.
 
+pub mod bench;
 pub mod chat;
 pub mod eval;
 pub mod generate;

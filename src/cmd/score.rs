@@ -1,11 +1,12 @@
 //! `aha score`: log-probabilities of given sequences.
 
-use crate::args::positive;
+use crate::args::{positive, precision};
 use crate::lines::{self, Numbered};
 use crate::loaded::Loaded;
 use crate::output::Output;
 use crate::table::duration;
 use aha_engine::score;
+use aha_pipeline::recipe::Precision;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::path::PathBuf;
@@ -32,6 +33,9 @@ pub struct Args {
     /// Divides the logits.
     #[arg(long, value_name = "T", default_value = "1.0", value_parser = positive)]
     temperature: f32,
+    /// In what numbers matrix products run: f32, bf16, or auto for the faster one on this processor.
+    #[arg(long, value_name = "TYPE", default_value = "auto", value_parser = precision)]
+    precision: Precision,
     /// Print one JSON object (sequences, tokens, mean log-probability, perplexity) on the last line of stdout.
     #[arg(long)]
     json: bool,
@@ -63,7 +67,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             _ => return Err(lines::at(&args.input, line, "give either \"tokens\" or \"text\"")),
         });
     }
-    let decoder = model.decoder()?;
+    let decoder = model.decoder(args.precision)?;
     let begin = Instant::now();
     let slices: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
     let scored = score(&decoder, &slices, args.temperature, MAX_TOKENS)

@@ -4,7 +4,7 @@ use crate::support::{aha, aha_in, command};
 use std::io::Read;
 use std::process::Stdio;
 
-const COMMANDS: [&str; 8] = ["run", "grpo", "eval", "generate", "chat", "score", "inspect", "recipes"];
+const COMMANDS: [&str; 9] = ["run", "grpo", "eval", "generate", "chat", "score", "inspect", "recipes", "bench"];
 
 #[test]
 fn every_command_has_help_that_describes_every_flag() {

@@ -27,6 +27,8 @@ fn scores_are_those_of_pytorch() {
             text(&output),
             "--temperature",
             "0.7",
+            "--precision",
+            "f32",
             "--json",
         ];
         let json = aha(&args).json();

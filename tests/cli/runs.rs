@@ -235,6 +235,8 @@ fn a_run_leaves_everything_and_is_not_run_again() {
         "mini",
         "--seed",
         "3",
+        "--precision",
+        "f32",
         "--json",
     ]);
     assert_eq!(said.json()["tasks"]["mini"], json["evals"]["zero"], "the command and the stage measure the same");

@@ -68,8 +68,8 @@ fn score_pack(decoder: &Decoder, sequences: &[&[u32]], temperature: f32, tape: &
     let targets: Vec<u32> = rows.iter().map(|r| tokens[*r as usize + 1]).collect();
     let h = tape.select(h, &rows, decoder.config.hidden_size);
     let (mut logp, mut entropy) = (vec![0.0; targets.len()], vec![0.0; targets.len()]);
-    let head = decoder.params.data(decoder.head());
-    logprob::forward(&mut logp, &mut entropy, tape.value(h), head, decoder.config.vocab_size, &targets, temperature);
+    let head = decoder.params.weight(decoder.head());
+    logprob::forward(&mut logp, &mut entropy, tape.value(h), head, &targets, temperature);
     tape.reset();
     let mut at = 0;
     for s in sequences {

@@ -21,10 +21,14 @@ pub type TokenListener = Box<dyn Fn(usize, usize, u32) + Send + Sync>;
 pub struct Control {
     /// Tokens drawn so far.
     pub tokens: AtomicU64,
+    /// Samples finished so far.
+    pub samples: AtomicU64,
     /// Set to end early; unfinished samples are not returned.
-    pub stop: AtomicBool,
+    pub stop: Arc<AtomicBool>,
     /// Called in the worker's thread, so it must be quick. Tokens of one sample come in order.
     pub on_token: Option<TokenListener>,
+    /// Called in the worker's thread with the number of samples finished so far.
+    pub on_sample: Option<Box<dyn Fn(u64) + Send + Sync>>,
 }
 
 /// Draws all samples of all requests; completions come in order of (request, sample).
@@ -195,7 +199,7 @@ impl<'a> Worker<'a> {
         }
         let vocab = self.decoder.config.vocab_size;
         let mut logits = vec![0f32; vocab];
-        linear::forward(&mut logits, &last, self.decoder.params.data(self.decoder.head()), vocab, width, false);
+        linear::forward(&mut logits, &last, self.decoder.params.weight(self.decoder.head()), false);
         let reserved = needed(total, r.params.max_new_tokens);
         let shared = total / BLOCK_TOKENS;
         let end = samples.end;
@@ -240,17 +244,10 @@ impl<'a> Worker<'a> {
             .collect();
         let mut attend = Attend::Cached { cache: &mut self.cache, spans: &spans };
         let h = self.decoder.hidden(&mut self.tape, &tokens.into(), &positions.into(), &mut attend);
-        let (vocab, width) = (self.decoder.config.vocab_size, self.decoder.config.hidden_size);
+        let vocab = self.decoder.config.vocab_size;
         let mut logits = std::mem::take(&mut self.logits);
         logits.resize(running.len() * vocab, 0.0);
-        linear::forward(
-            &mut logits,
-            self.tape.value(h),
-            self.decoder.params.data(self.decoder.head()),
-            vocab,
-            width,
-            false,
-        );
+        linear::forward(&mut logits, self.tape.value(h), self.decoder.params.weight(self.decoder.head()), false);
         self.tape.reset();
         for (mut s, row) in running.into_iter().zip(logits.chunks_exact_mut(vocab)) {
             if self.draw(&mut s, row) {
@@ -281,6 +278,10 @@ impl<'a> Worker<'a> {
         self.blocks.unreserve(s.reserved);
         let stopped = s.tokens.last().is_some_and(|t| self.requests[s.request].params.stop_tokens.contains(t));
         let finish = if stopped { FinishReason::Stop } else { FinishReason::Length };
+        let finished = self.control.samples.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some(listener) = &self.control.on_sample {
+            listener(finished);
+        }
         self.done.push(Completion {
             request: s.request,
             sample: s.sample,

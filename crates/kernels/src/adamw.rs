@@ -5,6 +5,7 @@
 use crate::multiversion;
 use crate::par::{self, Shared};
 use crate::params::{Gradients, Layout, ParamId, ParamStore};
+use rayon::prelude::*;
 
 /// Settings of the optimizer; the learning rate comes with every step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -92,32 +93,33 @@ impl AdamW {
         let clip = if limit > 0.0 && norm > limit { limit / (norm + 1e-6) } else { 1.0 };
         let correction1 = 1.0 - f64::from(c.beta1).powi(self.step as i32);
         let correction2 = 1.0 - f64::from(c.beta2).powi(self.step as i32);
-        for i in 0..params.len() {
-            let id = ParamId(i);
-            if !params.get(id).trainable {
-                continue;
-            }
-            let decays = !matches!(params.get(id).layout, Layout::Vector { .. });
-            let coefficients = Coefficients {
-                clip: clip as f32,
-                beta1: c.beta1,
-                beta2: c.beta2,
-                keep: if decays { (1.0 - learning_rate * f64::from(c.weight_decay)) as f32 } else { 1.0 },
-                rate: (learning_rate / correction1) as f32,
-                root: (1.0 / correction2.sqrt()) as f32,
-                eps: c.eps,
-            };
-            let (m, v) = &mut self.moments[i];
-            let g = grads.get(id);
-            let data = &mut params.get_mut(id).data;
-            let (p, m, v) = (Shared::new(data), Shared::new(m), Shared::new(v));
-            par::ranges(g.len(), 1 << 14, |r| {
-                // SAFETY: each task owns its range of all three buffers.
+        params.all_mut().par_iter_mut().zip(&mut self.moments).enumerate().with_max_len(1).for_each(
+            |(i, (param, moments))| {
+                if !param.trainable {
+                    return;
+                }
+                let decays = !matches!(param.layout, Layout::Vector { .. });
+                let coefficients = Coefficients {
+                    clip: clip as f32,
+                    beta1: c.beta1,
+                    beta2: c.beta2,
+                    keep: if decays { (1.0 - learning_rate * f64::from(c.weight_decay)) as f32 } else { 1.0 },
+                    rate: (learning_rate / correction1) as f32,
+                    root: (1.0 / correction2.sqrt()) as f32,
+                    eps: c.eps,
+                };
+                let g = grads.get(ParamId(i));
                 let (p, m, v) =
-                    unsafe { (p.slice(r.start, r.len()), m.slice(r.start, r.len()), v.slice(r.start, r.len())) };
-                update(p, m, v, &g[r], &coefficients);
-            });
-        }
+                    (Shared::new(&mut param.data), Shared::new(&mut moments.0), Shared::new(&mut moments.1));
+                par::ranges(g.len(), 1 << 16, |r| {
+                    // SAFETY: each task owns its range of all three buffers.
+                    let (p, m, v) =
+                        unsafe { (p.slice(r.start, r.len()), m.slice(r.start, r.len()), v.slice(r.start, r.len())) };
+                    update(p, m, v, &g[r], &coefficients);
+                });
+            },
+        );
+        params.refresh();
         norm
     }
 }

@@ -8,9 +8,19 @@
 use crate::cpu::gemm::{Extent, Left, NR, Start, gemm};
 use crate::cpu::math;
 use crate::par::{self, Shared};
+use crate::scratch;
+use std::cell::RefCell;
 
 /// Query rows of one tile.
 pub(crate) const TILE: usize = 48;
+/// Rows transposed at a time.
+const SQUARE: usize = 16;
+
+thread_local! {
+    /// Keys as panels, values as panels, scores.
+    static FORWARD: RefCell<(Vec<f32>, Vec<f32>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new(), Vec::new())) };
+    static BACKWARD: RefCell<Scratch> = RefCell::new(Scratch::default());
+}
 
 /// Boundaries of packed sequences: `cu[i]..cu[i + 1]` are the tokens of sequence i.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,26 +94,49 @@ impl Heads {
 
 /// `[ceil(L/32)][H][32]`: rows of `src` (stride `ld`) as columns of panels, zero padded.
 fn pack_transposed(dst: &mut Vec<f32>, src: &[f32], ld: usize, len: usize, dim: usize) {
-    dst.clear();
     dst.resize(len.div_ceil(NR) * dim * NR, 0.0);
-    for i in 0..len {
-        let panel = &mut dst[(i / NR) * dim * NR + i % NR..];
-        for (d, v) in src[i * ld..i * ld + dim].iter().enumerate() {
-            panel[d * NR] = *v;
+    for i0 in (0..len).step_by(SQUARE) {
+        let rows = (len - i0).min(SQUARE);
+        let panel = &mut dst[i0 / NR * dim * NR..][..dim * NR];
+        transpose(panel, i0 % NR, &src[i0 * ld..], ld, rows, dim);
+    }
+    if !len.is_multiple_of(NR) {
+        for row in dst[len / NR * dim * NR..].chunks_exact_mut(NR) {
+            row[len % NR..].fill(0.0);
+        }
+    }
+}
+
+/// `panel[d][at + i] = rows[i][d]` for up to 16 rows.
+fn transpose(panel: &mut [f32], at: usize, rows: &[f32], ld: usize, count: usize, dim: usize) {
+    let mut d = 0;
+    #[cfg(target_arch = "x86_64")]
+    if count == SQUARE && crate::cpu::isa() == crate::cpu::Isa::Avx512 {
+        while d + SQUARE <= dim {
+            assert!(rows.len() >= 15 * ld + d + SQUARE && panel.len() >= (d + 15) * NR + at + SQUARE);
+            // SAFETY: the instruction set was detected; 16 rows of 16 values are inside both (asserted).
+            unsafe { math::transpose_16(panel.as_mut_ptr().add(d * NR + at), NR, rows.as_ptr().add(d), ld) };
+            d += SQUARE;
+        }
+    }
+    for (i, row) in rows.chunks(ld).enumerate().take(count) {
+        for (d, v) in row[..dim].iter().enumerate().skip(d) {
+            panel[d * NR + at + i] = *v;
         }
     }
 }
 
 /// `[ceil(H/32)][rows][32]`: rows of `src` (stride `ld`) cut into panels of 32 columns, zero padded to `rows`.
 fn pack_rows(dst: &mut Vec<f32>, src: &[f32], ld: usize, len: usize, rows: usize, dim: usize) {
-    dst.clear();
     dst.resize(dim.div_ceil(NR) * rows * NR, 0.0);
     for c in (0..dim).step_by(NR) {
         let width = (dim - c).min(NR);
-        let panel = &mut dst[(c / NR) * rows * NR..];
-        for i in 0..len {
-            panel[i * NR..i * NR + width].copy_from_slice(&src[i * ld + c..i * ld + c + width]);
+        let panel = &mut dst[(c / NR) * rows * NR..][..rows * NR];
+        for (i, line) in panel.chunks_exact_mut(NR).enumerate().take(len) {
+            line[..width].copy_from_slice(&src[i * ld + c..i * ld + c + width]);
+            line[width..].fill(0.0);
         }
+        panel[len * NR..].fill(0.0);
     }
 }
 
@@ -139,50 +172,59 @@ pub fn forward(out: &mut [f32], stats: &mut [f32], q: &[f32], k: &[f32], v: &[f3
     );
     let (out, stats) = (Shared::new(out), Shared::new(stats));
     par::ranges(seg.len() * kv, 1, |items| {
-        let (mut k_t, mut v_p, mut s) = (Vec::new(), Vec::new(), Vec::new());
-        for item in items {
-            let (range, g) = (seg.range(item / kv), item % kv);
-            let (t0, len) = (range.start, range.len());
-            if len == 0 {
-                continue;
-            }
-            let cap = len.next_multiple_of(NR);
-            let at = (t0 * kv + g) * dim;
-            pack_transposed(&mut k_t, &k[at..], kv * dim, len, dim);
-            pack_rows(&mut v_p, &v[at..], kv * dim, len, cap, dim);
-            s.resize(TILE * cap, 0.0);
-            for h in g * heads.group()..(g + 1) * heads.group() {
-                for r0 in (0..len).step_by(TILE) {
-                    let rows = (len - r0).min(TILE);
-                    let keys = (r0 + rows).next_multiple_of(NR);
-                    let base = (t0 + r0) * n * dim + h * dim;
-                    // SAFETY: query rows r0..r0+rows of this segment exist; scratch was sized above.
-                    unsafe { scores(&mut s, cap, q[base..].as_ptr(), n * dim, rows, &k_t, dim, keys) };
-                    for i in 0..rows {
-                        let row = &mut s[i * cap..i * cap + keys];
-                        let (max, inverse) = softmax_row(row, r0 + i, heads.scale);
-                        // SAFETY: only this task writes the statistics of head h of this segment.
-                        let st = unsafe { stats.slice(((t0 + r0 + i) * n + h) * 2, 2) };
-                        st.copy_from_slice(&[max, inverse]);
-                    }
-                    for c in (0..dim).step_by(NR) {
-                        let e = Extent { m: rows, outer: 1, inner: keys, n: (dim - c).min(NR) };
-                        let a = Left { base: s.as_ptr(), row: cap, outer: 0, inner: 1 };
-                        // SAFETY: only this task writes head h of this segment's rows; panels hold `cap >= keys` rows.
-                        unsafe {
-                            gemm(e, a, v_p[(c / NR) * cap * NR..].as_ptr(), NR, out.at(base + c), n * dim, Start::Zero)
-                        };
-                    }
-                    for i in 0..rows {
-                        // SAFETY: as above.
-                        unsafe {
-                            let inverse = stats.slice(((t0 + r0 + i) * n + h) * 2, 2)[1];
-                            math::scale(out.slice(base + i * n * dim, dim), inverse);
+        scratch::kept(&FORWARD, |(k_t, v_p, s)| {
+            for item in items {
+                let (range, g) = (seg.range(item / kv), item % kv);
+                let (t0, len) = (range.start, range.len());
+                if len == 0 {
+                    continue;
+                }
+                let cap = len.next_multiple_of(NR);
+                let at = (t0 * kv + g) * dim;
+                pack_transposed(k_t, &k[at..], kv * dim, len, dim);
+                pack_rows(v_p, &v[at..], kv * dim, len, cap, dim);
+                s.resize(TILE * cap, 0.0);
+                for h in g * heads.group()..(g + 1) * heads.group() {
+                    for r0 in (0..len).step_by(TILE) {
+                        let rows = (len - r0).min(TILE);
+                        let keys = (r0 + rows).next_multiple_of(NR);
+                        let base = (t0 + r0) * n * dim + h * dim;
+                        // SAFETY: query rows r0..r0+rows of this segment exist; scratch was sized above.
+                        unsafe { scores(s, cap, q[base..].as_ptr(), n * dim, rows, k_t, dim, keys) };
+                        for i in 0..rows {
+                            let row = &mut s[i * cap..i * cap + keys];
+                            let (max, inverse) = softmax_row(row, r0 + i, heads.scale);
+                            // SAFETY: only this task writes the statistics of head h of this segment.
+                            let st = unsafe { stats.slice(((t0 + r0 + i) * n + h) * 2, 2) };
+                            st.copy_from_slice(&[max, inverse]);
+                        }
+                        for c in (0..dim).step_by(NR) {
+                            let e = Extent { m: rows, outer: 1, inner: keys, n: (dim - c).min(NR) };
+                            let a = Left { base: s.as_ptr(), row: cap, outer: 0, inner: 1 };
+                            // SAFETY: only this task writes head h of this segment's rows; panels hold `cap >= keys` rows.
+                            unsafe {
+                                gemm(
+                                    e,
+                                    a,
+                                    v_p[(c / NR) * cap * NR..].as_ptr(),
+                                    NR,
+                                    out.at(base + c),
+                                    n * dim,
+                                    Start::Zero,
+                                )
+                            };
+                        }
+                        for i in 0..rows {
+                            // SAFETY: as above.
+                            unsafe {
+                                let inverse = stats.slice(((t0 + r0 + i) * n + h) * 2, 2)[1];
+                                math::scale(out.slice(base + i * n * dim, dim), inverse);
+                            }
                         }
                     }
                 }
             }
-        }
+        });
     });
 }
 
@@ -193,7 +235,7 @@ pub(crate) fn softmax_row(row: &mut [f32], position: usize, scale: f32) -> (f32,
     (max, 1.0 / math::exp_sum(row, max, scale))
 }
 
-/// Gradients, added to d_q `[T, N*H]`, d_k and d_v `[T, K*H]`; probabilities are made again from `stats`.
+/// Gradients d_q `[T, N*H]`, d_k and d_v `[T, K*H]`, or += with `add`; probabilities are made again from `stats`.
 pub fn backward(
     d_q: &mut [f32],
     d_k: &mut [f32],
@@ -204,6 +246,7 @@ pub fn backward(
     (q, k, v): (&[f32], &[f32], &[f32]),
     seg: &Segments,
     heads: Heads,
+    add: bool,
 ) {
     let (n, kv, dim) = (heads.query, heads.kv, heads.dim);
     assert!(
@@ -214,38 +257,40 @@ pub fn backward(
             && out.len() == q.len()
     );
     let (d_q, d_k, d_v) = (Shared::new(d_q), Shared::new(d_k), Shared::new(d_v));
+    let start = if add { Start::Add } else { Start::Zero };
     par::ranges(seg.len() * kv, 1, |items| {
-        let mut w = Scratch::default();
-        for item in items {
-            let (range, g) = (seg.range(item / kv), item % kv);
-            if range.is_empty() {
-                continue;
-            }
-            let at = (range.start * kv + g) * dim;
-            w.load(&k[at..], &v[at..], kv * dim, range.len(), dim);
-            for h in g * heads.group()..(g + 1) * heads.group() {
-                for r0 in (0..range.len()).step_by(TILE) {
-                    let base = (range.start + r0) * n * dim + h * dim;
-                    let stats_at = ((range.start + r0) * n + h) * 2;
-                    w.tile(&q[base..], &d_out[base..], &out[base..], &stats[stats_at..], r0, n, heads);
-                    let rows = (range.len() - r0).min(TILE);
-                    for c in (0..dim).step_by(NR) {
-                        let e = Extent { m: rows, outer: 1, inner: w.keys, n: (dim - c).min(NR) };
-                        let a = Left { base: w.d_s.as_ptr(), row: w.cap, outer: 0, inner: 1 };
-                        let panel = w.k_p[(c / NR) * w.cap * NR..].as_ptr();
-                        // SAFETY: only this task writes head h of this segment's rows.
-                        unsafe { gemm(e, a, panel, NR, d_q.at(base + c), n * dim, Start::Add) };
+        scratch::kept(&BACKWARD, |w| {
+            for item in items {
+                let (range, g) = (seg.range(item / kv), item % kv);
+                if range.is_empty() {
+                    continue;
+                }
+                let at = (range.start * kv + g) * dim;
+                w.load(&k[at..], &v[at..], kv * dim, range.len(), dim);
+                for h in g * heads.group()..(g + 1) * heads.group() {
+                    for r0 in (0..range.len()).step_by(TILE) {
+                        let base = (range.start + r0) * n * dim + h * dim;
+                        let stats_at = ((range.start + r0) * n + h) * 2;
+                        w.tile(&q[base..], &d_out[base..], &out[base..], &stats[stats_at..], r0, n, heads);
+                        let rows = (range.len() - r0).min(TILE);
+                        for c in (0..dim).step_by(NR) {
+                            let e = Extent { m: rows, outer: 1, inner: w.keys, n: (dim - c).min(NR) };
+                            let a = Left { base: w.d_s.as_ptr(), row: w.cap, outer: 0, inner: 1 };
+                            let panel = w.k_p[(c / NR) * w.cap * NR..].as_ptr();
+                            // SAFETY: only this task writes head h of this segment's rows.
+                            unsafe { gemm(e, a, panel, NR, d_q.at(base + c), n * dim, start) };
+                        }
+                    }
+                }
+                for i in 0..range.len() {
+                    // SAFETY: only this task writes key/value head g of this segment.
+                    for (d, own) in [(&d_k, &w.d_k), (&d_v, &w.d_v)] {
+                        let (d, own) = (unsafe { d.slice(at + i * kv * dim, dim) }, &own[i * w.wide..i * w.wide + dim]);
+                        if add { math::add_assign(d, own) } else { d.copy_from_slice(own) }
                     }
                 }
             }
-            for i in 0..range.len() {
-                // SAFETY: only this task writes key/value head g of this segment.
-                unsafe {
-                    math::add_assign(d_k.slice(at + i * kv * dim, dim), &w.d_k[i * w.wide..i * w.wide + dim]);
-                    math::add_assign(d_v.slice(at + i * kv * dim, dim), &w.d_v[i * w.wide..i * w.wide + dim]);
-                }
-            }
-        }
+        });
     });
 }
 

@@ -4,12 +4,24 @@
 //! `[K][ceil(H/32)][32][32]`. A sequence is a list of block numbers; sequences may share blocks of a common prefix.
 
 use crate::attention::{Heads, TILE, softmax_row};
+use crate::cpu::decode::{self, Chain};
 use crate::cpu::gemm::{Extent, Left, NR, Start, gemm};
 use crate::cpu::math;
 use crate::par::{self, Shared};
 
 /// Tokens in a cache block.
 pub const BLOCK_TOKENS: usize = NR;
+
+/// Query heads per key/value head from which the matrix microkernel has enough rows.
+const MANY_ROWS: usize = 5;
+
+/// Buffers of [`KvCache::step`].
+#[derive(Default)]
+struct Step {
+    s: Vec<f32>,
+    blocks: Vec<*const f32>,
+    chains: Vec<Chain>,
+}
 
 /// Sizes of a cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,13 +138,66 @@ impl KvCache {
         }
         assert!(q.len() == t * heads.query * heads.dim && out.len() == q.len(), "cached attention: shapes");
         let out = Shared::new(out);
-        par::ranges(spans.len() * heads.kv, 8, |items| {
+        // Few query heads per key/value head: one new token's heads run side by side. Many: they are the rows of a product.
+        let side_by_side = heads.query / heads.kv < MANY_ROWS;
+        let steps: Vec<usize> = (0..spans.len()).filter(|i| side_by_side && spans[*i].rows == 1).collect();
+        par::ranges(steps.len(), 4, |items| {
+            let mut work = Step::default();
+            for i in items {
+                let i = steps[i];
+                self.step(layer, &out, q, &spans[i], first[i], heads, &mut work);
+            }
+        });
+        let others: Vec<usize> = (0..spans.len()).filter(|i| !(side_by_side && spans[*i].rows == 1)).collect();
+        par::ranges(others.len() * heads.kv, 8, |items| {
             let mut s = Vec::new();
             for item in items {
-                let (i, g) = (item / heads.kv, item % heads.kv);
+                let (i, g) = (others[item / heads.kv], item % heads.kv);
                 self.attend_head(layer, &out, q, &spans[i], first[i], g, heads, &mut s);
             }
         });
+    }
+
+    /// One new token of one sequence, all heads side by side.
+    fn step(&self, layer: usize, out: &Shared, q: &[f32], span: &CacheSpan, t: usize, heads: Heads, work: &mut Step) {
+        let (n, dim, group, panels) = (heads.query, heads.dim, heads.query / heads.kv, self.shape.panels());
+        let keys = (span.start + 1).next_multiple_of(NR);
+        let start = layer * self.shape.layer_floats();
+        let Step { s, blocks, chains } = work;
+        s.resize(n * keys, 0.0);
+        blocks.clear();
+        blocks.extend(span.blocks[..keys / NR].iter().map(|b| self.blocks[*b as usize].as_ptr()));
+        chains.clear();
+        chains.extend((0..n).map(|h| Chain {
+            left: q[(t * n + h) * dim..].as_ptr(),
+            offset: start + h / group * dim * NR,
+            out: s[h * keys..].as_mut_ptr(),
+            width: NR,
+        }));
+        // SAFETY: the query row exists (asserted by the caller); every block holds this layer's keys; s has `keys` per head.
+        unsafe { decode::scores(chains, blocks, dim) };
+        let mut inverse = [0f32; 256];
+        for (h, row) in s.chunks_exact_mut(keys).enumerate() {
+            inverse[h] = softmax_row(row, span.start, heads.scale).1;
+        }
+        chains.clear();
+        for h in 0..n {
+            for c in (0..dim).step_by(NR) {
+                chains.push(Chain {
+                    left: s[h * keys..].as_ptr(),
+                    offset: start + heads.kv * dim * NR + (h / group * panels + c / NR) * NR * NR,
+                    // SAFETY: this task alone writes this row.
+                    out: unsafe { out.at((t * n + h) * dim + c) },
+                    width: (dim - c).min(NR),
+                });
+            }
+        }
+        // SAFETY: s has a weight for each of the blocks' keys, masked ones zero; blocks hold this layer's values.
+        unsafe { decode::values(chains, blocks) };
+        for (h, inverse) in inverse.iter().enumerate().take(n) {
+            // SAFETY: as above.
+            math::scale(unsafe { out.slice((t * n + h) * dim, dim) }, *inverse);
+        }
     }
 
     fn attend_head(

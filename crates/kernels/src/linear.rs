@@ -4,7 +4,9 @@
 //! gradient) in ascending order, so no result depends on how the work was split.
 
 use crate::cpu::gemm::{Extent, Left, NR, Start, gemm};
+use crate::linear_bf16;
 use crate::par::{self, Shared};
+use crate::params::Weight;
 
 /// Rows of x that one task takes while a panel stays in cache.
 const ROW_BLOCK: usize = 96;
@@ -12,7 +14,12 @@ const ROW_BLOCK: usize = 96;
 const TOKEN_BLOCK: usize = 256;
 
 /// y `[m, n]` = x `[m, k]` W^T, or y += x W^T with `add` (the product is summed first, then added).
-pub fn forward(y: &mut [f32], x: &[f32], w: &[f32], n: usize, k: usize, add: bool) {
+pub fn forward(y: &mut [f32], x: &[f32], w: Weight, add: bool) {
+    let (n, k) = (w.n, w.k);
+    if let Some(packed) = w.packed {
+        return linear_bf16::forward(y, x, packed, n, k, add);
+    }
+    let w = w.panels;
     let m = x.len() / k;
     assert!(y.len() == m * n && w.len() == n.div_ceil(NR) * NR * k, "linear: shapes");
     let panels = n.div_ceil(NR);
@@ -58,8 +65,13 @@ pub fn bias_backward(d_b: &mut [f32], d_y: &[f32]) {
     });
 }
 
-/// d_x `[m, k]` += d_y `[m, n]` W. Works on transposed tiles of 32 rows, so that W is read as it lies.
-pub fn backward_input(d_x: &mut [f32], d_y: &[f32], w: &[f32], n: usize, k: usize) {
+/// d_x `[m, k]` = d_y `[m, n]` W, or += with `add`. Works on transposed tiles of 32 rows, so that W is read as it lies.
+pub fn backward_input(d_x: &mut [f32], d_y: &[f32], w: Weight, add: bool) {
+    let (n, k) = (w.n, w.k);
+    if let Some(packed) = w.packed {
+        return linear_bf16::backward_input(d_x, d_y, packed, n, k, add);
+    }
+    let w = w.panels;
     let m = d_y.len() / n;
     assert!(d_x.len() == m * k && w.len() == n.div_ceil(NR) * NR * k, "linear backward: shapes");
     let panels = n.div_ceil(NR);
@@ -88,7 +100,8 @@ pub fn backward_input(d_x: &mut [f32], d_y: &[f32], w: &[f32], n: usize, k: usiz
                 // SAFETY: this task alone writes columns k0..k1 of rows r..r+rows.
                 let row = unsafe { out.slice((r + i) * k + k0, k1 - k0) };
                 for (j, v) in row.iter_mut().enumerate() {
-                    *v += t_kx[j * NR + i];
+                    let sum = t_kx[j * NR + i];
+                    *v = if add { *v + sum } else { sum };
                 }
             }
         }
@@ -109,8 +122,12 @@ fn transpose_in(t: &mut [f32], rows: &[f32], n: usize) {
     t[n * NR..].fill(0.0);
 }
 
-/// d_w (panels of `[n, k]`) += d_y^T x, summed over tokens in order.
-pub fn backward_weight(d_w: &mut [f32], d_y: &[f32], x: &[f32], n: usize, k: usize) {
+/// d_w (panels of the shape of w) += d_y^T x, summed over tokens in order.
+pub fn backward_weight(d_w: &mut [f32], d_y: &[f32], x: &[f32], w: Weight) {
+    let (n, k) = (w.n, w.k);
+    if w.packed.is_some() {
+        return linear_bf16::backward_weight(d_w, d_y, x, n, k);
+    }
     let m = d_y.len() / n;
     assert!(x.len() == m * k && d_w.len() == n.div_ceil(NR) * NR * k, "linear weight gradient: shapes");
     let panels = n.div_ceil(NR);
@@ -181,19 +198,20 @@ pub(crate) mod tests {
             let want: Vec<f64> = (0..m * n)
                 .map(|i| at(&y, i) + (0..k).map(|p| at(&x, i / n * k + p) * at(&w, i % n * k + p)).sum::<f64>())
                 .collect();
-            forward(&mut y, &x, &panels, n, k, true);
+            let weight = Weight::f32(&panels, n, k);
+            forward(&mut y, &x, weight, true);
             close(&y, &want, 1e-4);
             let mut d_x = vec![0.5; m * k];
             let want: Vec<f64> = (0..m * k)
                 .map(|i| 0.5 + (0..n).map(|p| at(&d_y, i / k * n + p) * at(&w, p * k + i % k)).sum::<f64>())
                 .collect();
-            backward_input(&mut d_x, &d_y, &panels, n, k);
+            backward_input(&mut d_x, &d_y, weight, true);
             close(&d_x, &want, 1e-4);
             let mut d_w = layout.store(vec![0.25; n * k]);
             let want: Vec<f64> = (0..n * k)
                 .map(|i| 0.25 + (0..m).map(|p| at(&d_y, p * n + i / k) * at(&x, p * k + i % k)).sum::<f64>())
                 .collect();
-            backward_weight(&mut d_w, &d_y, &x, n, k);
+            backward_weight(&mut d_w, &d_y, &x, weight);
             close(&layout.load(&d_w), &want, 2e-4);
         }
     }
@@ -202,14 +220,15 @@ pub(crate) mod tests {
     fn a_row_has_the_same_bits_in_any_batch_and_on_one_thread() {
         let (n, k) = (70, 129);
         let (x, w) = (noise(300 * k, 5), Layout::Panels { n, k }.store(noise(n * k, 6)));
+        let w = Weight::f32(&w, n, k);
         let mut all = vec![0.0; 300 * n];
-        forward(&mut all, &x, &w, n, k, false);
+        forward(&mut all, &x, w, false);
         let mut alone = vec![0.0; 300 * n];
-        crate::par::serial(|| forward(&mut alone, &x, &w, n, k, false));
+        crate::par::serial(|| forward(&mut alone, &x, w, false));
         assert_eq!(all, alone);
         for row in [0, 7, 299] {
             let mut y = vec![0.0; n];
-            forward(&mut y, &x[row * k..(row + 1) * k], &w, n, k, false);
+            forward(&mut y, &x[row * k..(row + 1) * k], w, false);
             assert_eq!(y, all[row * n..(row + 1) * n]);
         }
     }
@@ -220,8 +239,9 @@ pub(crate) mod tests {
         let (x, d_y, w) = (noise(m * k, 5), noise(m * n, 6), Layout::Panels { n, k }.store(noise(n * k, 7)));
         let run = || {
             let (mut d_w, mut d_x) = (vec![0.0; w.len()], vec![0.0; m * k]);
-            backward_weight(&mut d_w, &d_y, &x, n, k);
-            backward_input(&mut d_x, &d_y, &w, n, k);
+            let w = Weight::f32(&w, n, k);
+            backward_weight(&mut d_w, &d_y, &x, w);
+            backward_input(&mut d_x, &d_y, w, false);
             (d_w, d_x)
         };
         assert_eq!(run(), crate::par::serial(run));

@@ -7,6 +7,8 @@ use crate::cpu::math;
 use crate::linear;
 use crate::multiversion;
 use crate::par::{self, Shared};
+use crate::params::Weight;
+use crate::scratch;
 
 /// Upper bound of the logits buffer of a backward chunk.
 pub const CHUNK_BYTES: usize = 64 << 20;
@@ -54,39 +56,32 @@ impl RowLogprob {
     }
 }
 
-/// logp `[M]` and entropy `[M]` of targets `[M]` from h `[M, D]` and the output matrix `w` (panels `[V, D]`).
-pub fn forward(
-    logp: &mut [f32],
-    entropy: &mut [f32],
-    h: &[f32],
-    w: &[f32],
-    vocab: usize,
-    targets: &[u32],
-    temperature: f32,
-) {
+/// logp `[M]` and entropy `[M]` of targets `[M]` from h `[M, D]` and the output matrix `[V, D]`.
+pub fn forward(logp: &mut [f32], entropy: &mut [f32], h: &[f32], w: Weight, targets: &[u32], temperature: f32) {
     let m = targets.len();
-    let d = h.len() / m.max(1);
+    let (vocab, d) = (w.n, w.k);
     let inverse = 1.0 / temperature;
     let (logp, entropy) = (Shared::new(logp), Shared::new(entropy));
     par::ranges(m, 24, |range| {
         par::serial(|| {
-            let mut logits = vec![0f32; 48.min(range.len()) * vocab];
-            for r0 in range.clone().step_by(48) {
-                let rows = (range.end - r0).min(48);
-                let z = &mut logits[..rows * vocab];
-                linear::forward(z, &h[r0 * d..(r0 + rows) * d], w, vocab, d, false);
-                for (i, z) in z.chunks_exact_mut(vocab).enumerate() {
-                    let target = z[targets[r0 + i] as usize];
-                    let max = math::max(z);
-                    let moment = moment(z, max, inverse);
-                    let stats = row(z, inverse);
-                    // SAFETY: each task owns its rows.
-                    unsafe {
-                        logp.slice(r0 + i, 1)[0] = stats.of(target, inverse);
-                        entropy.slice(r0 + i, 1)[0] = stats.log_sum - moment / stats.log_sum.exp();
+            scratch::floats(48.min(range.len()) * vocab, |logits| {
+                for r0 in range.clone().step_by(48) {
+                    let rows = (range.end - r0).min(48);
+                    let z = &mut logits[..rows * vocab];
+                    linear::forward(z, &h[r0 * d..(r0 + rows) * d], w, false);
+                    for (i, z) in z.chunks_exact_mut(vocab).enumerate() {
+                        let target = z[targets[r0 + i] as usize];
+                        let max = math::max(z);
+                        let moment = moment(z, max, inverse);
+                        let stats = row(z, inverse);
+                        // SAFETY: each task owns its rows.
+                        unsafe {
+                            logp.slice(r0 + i, 1)[0] = stats.of(target, inverse);
+                            entropy.slice(r0 + i, 1)[0] = stats.log_sum - moment / stats.log_sum.exp();
+                        }
                     }
                 }
-            }
+            });
         });
     });
 }
@@ -97,39 +92,38 @@ pub fn backward(
     d_w: &mut [f32],
     d_logp: &[f32],
     h: &[f32],
-    w: &[f32],
-    vocab: usize,
+    w: Weight,
     targets: &[u32],
     temperature: f32,
 ) {
     let m = targets.len();
-    let d = h.len() / m.max(1);
+    let (vocab, d) = (w.n, w.k);
     let inverse = 1.0 / temperature;
     let chunk = (CHUNK_BYTES / (vocab * 4)).clamp(16, 4096).min(m.max(1));
-    let mut logits = vec![0f32; chunk * vocab];
     for r0 in (0..m).step_by(chunk) {
         let rows = (m - r0).min(chunk);
         if d_logp[r0..r0 + rows].iter().all(|g| *g == 0.0) {
             continue;
         }
-        let z = &mut logits[..rows * vocab];
-        let h = &h[r0 * d..(r0 + rows) * d];
-        linear::forward(z, h, w, vocab, d, false);
-        let shared = Shared::new(z);
-        par::ranges(rows, (1_usize << 14).div_ceil(vocab), |range| {
-            for i in range {
-                // SAFETY: each task owns its rows.
-                let z = unsafe { shared.slice(i * vocab, vocab) };
-                let max = math::max(z);
-                let sum = math::exp_sum(z, max, inverse);
-                let g = d_logp[r0 + i] * inverse;
-                math::scale(z, -g / sum);
-                z[targets[r0 + i] as usize] += g;
+        scratch::floats(rows * vocab, |z| {
+            let h = &h[r0 * d..(r0 + rows) * d];
+            linear::forward(z, h, w, false);
+            let shared = Shared::new(z);
+            par::ranges(rows, (1_usize << 14).div_ceil(vocab), |range| {
+                for i in range {
+                    // SAFETY: each task owns its rows.
+                    let z = unsafe { shared.slice(i * vocab, vocab) };
+                    let max = math::max(z);
+                    let sum = math::exp_sum(z, max, inverse);
+                    let g = d_logp[r0 + i] * inverse;
+                    math::scale(z, -g / sum);
+                    z[targets[r0 + i] as usize] += g;
+                }
+            });
+            linear::backward_input(&mut d_h[r0 * d..(r0 + rows) * d], z, w, true);
+            if !d_w.is_empty() {
+                linear::backward_weight(d_w, z, h, w);
             }
         });
-        linear::backward_input(&mut d_h[r0 * d..(r0 + rows) * d], z, w, vocab, d);
-        if !d_w.is_empty() {
-            linear::backward_weight(d_w, z, h, vocab, d);
-        }
     }
 }

@@ -5,6 +5,8 @@
 //! is zero and stays zero.
 
 use crate::cpu::NR;
+use crate::linear_bf16::Packed;
+use rayon::prelude::*;
 
 /// Index of a parameter in its store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -88,6 +90,47 @@ impl Layout {
     }
 }
 
+/// In what numbers the matrix products run. Sums, activations, gradients and master weights are f32 either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// Operands in f32.
+    #[default]
+    F32,
+    /// Operands rounded to bf16.
+    Bf16,
+}
+
+impl Precision {
+    /// The faster one on this processor: bf16 where pairs have an instruction of their own.
+    pub fn fastest() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if crate::cpu::simd::bf16_dot() {
+            return Precision::Bf16;
+        }
+        Precision::F32
+    }
+}
+
+/// A matrix `[n, k]` as the products read it.
+#[derive(Clone, Copy, Debug)]
+pub struct Weight<'a> {
+    /// Output width.
+    pub n: usize,
+    /// Input width.
+    pub k: usize,
+    /// f32 panels `[ceil(n/32)][k][32]`.
+    pub panels: &'a [f32],
+    /// The same in bf16, when products run in it.
+    pub packed: Option<&'a Packed>,
+}
+
+impl<'a> Weight<'a> {
+    /// A matrix whose products run in f32.
+    pub fn f32(panels: &'a [f32], n: usize, k: usize) -> Self {
+        Weight { n, k, panels, packed: None }
+    }
+}
+
 /// A named parameter.
 #[derive(Clone, Debug)]
 pub struct Param {
@@ -99,6 +142,8 @@ pub struct Param {
     pub data: Vec<f32>,
     /// Whether gradients are made and the optimizer changes it.
     pub trainable: bool,
+    /// Matrices of a bf16 store: the values rounded, as of the last [`ParamStore::refresh`].
+    packed: Option<Packed>,
 }
 
 /// How a fresh parameter begins.
@@ -121,6 +166,10 @@ pub enum Init {
 #[derive(Clone, Debug, Default)]
 pub struct ParamStore {
     params: Vec<Param>,
+    precision: Precision,
+    /// Whether the backward copies are kept, and whether values changed since they were made.
+    gradients: bool,
+    stale: bool,
     /// Counts updates of the values.
     pub version: u64,
 }
@@ -129,7 +178,9 @@ impl ParamStore {
     /// Adds a parameter with row-major values.
     pub fn add(&mut self, name: impl Into<String>, layout: Layout, values: Vec<f32>) -> ParamId {
         assert_eq!(values.len(), layout.shape().iter().product::<usize>(), "values do not fill the layout");
-        self.params.push(Param { name: name.into(), layout, data: layout.store(values), trainable: true });
+        let data = layout.store(values);
+        self.params.push(Param { name: name.into(), layout, data, trainable: true, packed: None });
+        self.stale = true;
         ParamId(self.params.len() - 1)
     }
 
@@ -150,9 +201,51 @@ impl ParamStore {
         &self.params[id.0]
     }
 
+    /// In what numbers products run.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Chooses the numbers products run in; with `gradients` also what their backward reads.
+    pub fn set_precision(&mut self, precision: Precision, gradients: bool) {
+        (self.precision, self.gradients, self.stale) = (precision, gradients, true);
+        self.refresh();
+    }
+
+    /// Rounds what changed; to be called after every update. Buffers are reused.
+    pub fn refresh(&mut self) {
+        let (precision, gradients) = (self.precision, self.gradients);
+        self.params.par_iter_mut().with_max_len(1).for_each(|p| match (precision, p.layout) {
+            (Precision::Bf16, Layout::Panels { n, k }) => {
+                p.packed.get_or_insert_default().pack(&p.data, n, k, gradients);
+            }
+            _ => p.packed = None,
+        });
+        self.stale = false;
+    }
+
+    /// A matrix for the products.
+    ///
+    /// # Panics
+    /// When values of a bf16 store changed without a [`ParamStore::refresh`].
+    pub fn weight(&self, id: ParamId) -> Weight<'_> {
+        assert!(!self.stale || self.precision == Precision::F32, "parameters changed and were not refreshed");
+        let p = &self.params[id.0];
+        let shape = p.layout.shape();
+        Weight { n: shape[0], k: shape[1], panels: &p.data, packed: p.packed.as_ref() }
+    }
+
+    /// All parameters, to be changed; raises the version.
+    pub fn all_mut(&mut self) -> &mut [Param] {
+        self.version += 1;
+        self.stale = true;
+        &mut self.params
+    }
+
     /// The parameter, to be changed; raises the version.
     pub fn get_mut(&mut self, id: ParamId) -> &mut Param {
         self.version += 1;
+        self.stale = true;
         &mut self.params[id.0]
     }
 
@@ -182,6 +275,7 @@ impl ParamStore {
             a.data.copy_from_slice(&b.data);
         }
         self.version += 1;
+        self.refresh();
     }
 }
 
@@ -226,6 +320,15 @@ impl Gradients {
         for d in &mut self.data {
             d.fill(0.0);
         }
+    }
+
+    /// Adds gradients of the same shape, element by element and one after another.
+    pub fn add(&mut self, others: &[&Gradients]) {
+        self.data.par_iter_mut().enumerate().with_max_len(1).for_each(|(i, sum)| {
+            for other in others {
+                crate::cpu::math::add_assign(sum, &other.data[i]);
+            }
+        });
     }
 
     /// Gradient of a parameter, `None` when it is frozen.

@@ -5,6 +5,8 @@ use crate::multiversion;
 use crate::par::{self, Shared};
 
 const GRAIN: usize = 1 << 14;
+/// Elements whose five rows fit the first-level cache.
+const PIECE: usize = 1 << 10;
 
 multiversion! {
     fn piece_forward(out: &mut [f32], g: &[f32], u: &[f32]) -> () {
@@ -30,12 +32,21 @@ pub fn forward(out: &mut [f32], g: &[f32], u: &[f32]) {
     par::ranges(g.len(), GRAIN, |r| piece_forward(unsafe { to.slice(r.start, r.len()) }, &g[r.clone()], &u[r]));
 }
 
-/// d_g += and d_u += of the forward.
-pub fn backward(d_g: &mut [f32], d_u: &mut [f32], d_out: &[f32], g: &[f32], u: &[f32]) {
+/// d_g and d_u of the forward, or += with `add`.
+pub fn backward(d_g: &mut [f32], d_u: &mut [f32], d_out: &[f32], g: &[f32], u: &[f32], add: bool) {
     let (to_g, to_u) = (Shared::new(d_g), Shared::new(d_u));
     par::ranges(g.len(), GRAIN, |r| {
         // SAFETY: each task owns its range.
         let (d_g, d_u) = unsafe { (to_g.slice(r.start, r.len()), to_u.slice(r.start, r.len())) };
-        piece_backward(d_g, d_u, &d_out[r.clone()], &g[r.clone()], &u[r]);
+        // A piece at a time: what is set to zero here is still in the first-level cache when it is added to.
+        for at in r.clone().step_by(PIECE) {
+            let end = (at + PIECE).min(r.end);
+            let (d_g, d_u) = (&mut d_g[at - r.start..end - r.start], &mut d_u[at - r.start..end - r.start]);
+            if !add {
+                d_g.fill(0.0);
+                d_u.fill(0.0);
+            }
+            piece_backward(d_g, d_u, &d_out[at..end], &g[at..end], &u[at..end]);
+        }
     });
 }

@@ -123,13 +123,12 @@ impl Tape {
         bias: Option<ParamId>,
         residual: Option<Var>,
     ) -> Var {
-        let shape = params.get(weight).layout.shape();
-        let (n, k) = (shape[0], shape[1]);
-        let mut out = self.take(self.value(x).len() / k * n, false);
+        let w = params.weight(weight);
+        let mut out = self.take(self.value(x).len() / w.k * w.n, false);
         if let Some(r) = residual {
             out.copy_from_slice(self.value(r));
         }
-        linear::forward(&mut out, self.value(x), params.data(weight), n, k, residual.is_some());
+        linear::forward(&mut out, self.value(x), w, residual.is_some());
         if let Some(b) = bias {
             linear::add_bias(&mut out, params.data(b));
         }
@@ -225,9 +224,8 @@ impl Tape {
         assert!(self.recording, "backward on an inference tape");
         let mut d: Vec<Option<Vec<f32>>> = self.values.iter().map(|_| None).collect();
         let mut d_h = self.take(self.value(h).len(), true);
-        let vocab = params.get(head).layout.shape()[0];
         let d_w = grads.get_mut(head).unwrap_or(&mut []);
-        logprob::backward(&mut d_h, d_w, d_logp, self.value(h), params.data(head), vocab, targets, temperature);
+        logprob::backward(&mut d_h, d_w, d_logp, self.value(h), params.weight(head), targets, temperature);
         d[h.0] = Some(d_h);
         let ops = std::mem::take(&mut self.ops);
         for op in ops.iter().rev() {
@@ -245,6 +243,11 @@ impl Tape {
         }
     }
 
+    /// Gradient buffer of a variable that is added to, or one whose old contents do not matter.
+    fn share(&mut self, d: &mut [Option<Vec<f32>>], v: Var, add: bool) -> Vec<f32> {
+        if add { self.gradient(d, v) } else { self.take(self.value(v).len(), false) }
+    }
+
     fn undo(&mut self, op: &Op, params: &ParamStore, grads: &mut Gradients, d: &mut [Option<Vec<f32>>]) {
         match op {
             Op::Embedding { table, tokens, out } => {
@@ -256,12 +259,13 @@ impl Tape {
             }
             Op::Linear { x, weight, bias, residual, out } => {
                 let Some(d_out) = d[out.0].take() else { return };
-                let shape = params.get(*weight).layout.shape();
-                let mut d_x = self.gradient(d, *x);
-                linear::backward_input(&mut d_x, &d_out, params.data(*weight), shape[0], shape[1]);
+                let w = params.weight(*weight);
+                let add = d[x.0].is_some();
+                let mut d_x = self.share(d, *x, add);
+                linear::backward_input(&mut d_x, &d_out, w, add);
                 d[x.0] = Some(d_x);
                 if let Some(d_w) = grads.get_mut(*weight) {
-                    linear::backward_weight(d_w, &d_out, self.value(*x), shape[0], shape[1]);
+                    linear::backward_weight(d_w, &d_out, self.value(*x), w);
                 }
                 if let Some(d_b) = bias.and_then(|b| grads.get_mut(b)) {
                     linear::bias_backward(d_b, &d_out);
@@ -292,7 +296,9 @@ impl Tape {
             }
             Op::Attention { q, k, v, stats, segments, heads, out } => {
                 let Some(d_out) = d[out.0].take() else { return };
-                let (mut d_q, mut d_k, mut d_v) = (self.gradient(d, *q), self.gradient(d, *k), self.gradient(d, *v));
+                let add = [q, k, v].iter().any(|v| d[v.0].is_some());
+                let (mut d_q, mut d_k, mut d_v) =
+                    (self.share(d, *q, add), self.share(d, *k, add), self.share(d, *v, add));
                 let inputs = (self.value(*q), self.value(*k), self.value(*v));
                 attention::backward(
                     &mut d_q,
@@ -304,14 +310,16 @@ impl Tape {
                     inputs,
                     segments,
                     *heads,
+                    add,
                 );
                 (d[q.0], d[k.0], d[v.0]) = (Some(d_q), Some(d_k), Some(d_v));
                 self.pool.push(d_out);
             }
             Op::SwiGlu { gate, up, out } => {
                 let Some(d_out) = d[out.0].take() else { return };
-                let (mut d_gate, mut d_up) = (self.gradient(d, *gate), self.gradient(d, *up));
-                swiglu::backward(&mut d_gate, &mut d_up, &d_out, self.value(*gate), self.value(*up));
+                let add = d[gate.0].is_some() || d[up.0].is_some();
+                let (mut d_gate, mut d_up) = (self.share(d, *gate, add), self.share(d, *up, add));
+                swiglu::backward(&mut d_gate, &mut d_up, &d_out, self.value(*gate), self.value(*up), add);
                 (d[gate.0], d[up.0]) = (Some(d_gate), Some(d_up));
                 self.pool.push(d_out);
             }

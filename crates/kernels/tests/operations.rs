@@ -2,7 +2,7 @@
 
 use aha_kernels::attention::{self, Heads};
 use aha_kernels::rope::Rope;
-use aha_kernels::{CacheShape, CacheSpan, KvCache, Layout, Segments, embedding, linear, logprob, norm, swiglu};
+use aha_kernels::{CacheShape, CacheSpan, KvCache, Layout, Segments, Weight, embedding, linear, logprob, norm, swiglu};
 
 fn noise(n: usize, seed: u64) -> Vec<f32> {
     let mut s = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -111,10 +111,11 @@ fn linear_gradients_equal_differences() {
     let layout = Layout::Panels { n, k };
     let panels = layout.store(w.clone());
     let mut d_x = vec![0.0; x.len()];
-    linear::backward_input(&mut d_x, &weights, &panels, n, k);
+    let weight = Weight::f32(&panels, n, k);
+    linear::backward_input(&mut d_x, &weights, weight, false);
     close("d_x", &d_x, &differences(&wide(&x), &wide(&weights), |x| ref_linear(x, &wide(&w), n, k)), 1e-5);
     let mut d_w = vec![0.0; panels.len()];
-    linear::backward_weight(&mut d_w, &weights, &x, n, k);
+    linear::backward_weight(&mut d_w, &weights, &x, weight);
     close(
         "d_w",
         &layout.load(&d_w),
@@ -152,7 +153,7 @@ fn swiglu_equals_reference_and_differences() {
     swiglu::forward(&mut y, &g, &u);
     close("y", &y, &ref_swiglu(&wide(&g), &wide(&u)), 1e-6);
     let (mut d_g, mut d_u) = (vec![0.0; 37], vec![0.0; 37]);
-    swiglu::backward(&mut d_g, &mut d_u, &weights, &g, &u);
+    swiglu::backward(&mut d_g, &mut d_u, &weights, &g, &u, true);
     close("d_g", &d_g, &differences(&wide(&g), &wide(&weights), |g| ref_swiglu(g, &wide(&u))), 1e-5);
     close("d_u", &d_u, &differences(&wide(&u), &wide(&weights), |u| ref_swiglu(&wide(&g), u)), 1e-5);
 }
@@ -223,7 +224,7 @@ fn attention_equals_reference_and_differences() {
         let (wq, wk, wv, ww) = (wide(&q), wide(&k), wide(&v), wide(&weights));
         close("out", &out, &ref_attention(&wq, &wk, &wv, &seg, h), 1e-5);
         let (mut d_q, mut d_k, mut d_v) = (vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]);
-        attention::backward(&mut d_q, &mut d_k, &mut d_v, &weights, &out, &stats, (&q, &k, &v), &seg, h);
+        attention::backward(&mut d_q, &mut d_k, &mut d_v, &weights, &out, &stats, (&q, &k, &v), &seg, h, true);
         close("d_q", &d_q, &differences(&wq, &ww, |q| ref_attention(q, &wk, &wv, &seg, h)), 1e-4);
         close("d_k", &d_k, &differences(&wk, &ww, |k| ref_attention(&wq, k, &wv, &seg, h)), 1e-4);
         close("d_v", &d_v, &differences(&wv, &ww, |v| ref_attention(&wq, &wk, v, &seg, h)), 1e-4);
@@ -279,13 +280,14 @@ fn log_probabilities_entropies_and_gradients_equal_reference() {
         let layout = Layout::Panels { n: vocab, k: d };
         let panels = layout.store(w.clone());
         let (mut logp, mut entropy) = (vec![0.0; m], vec![0.0; m]);
-        logprob::forward(&mut logp, &mut entropy, &h, &panels, vocab, &targets, temperature);
+        let weight = Weight::f32(&panels, vocab, d);
+        logprob::forward(&mut logp, &mut entropy, &h, weight, &targets, temperature);
         let t = f64::from(temperature);
         let (want, want_entropy) = ref_logprob(&wide(&h), &wide(&w), vocab, &targets, t);
         close("logp", &logp, &want, 1e-5);
         close("entropy", &entropy, &want_entropy, 1e-5);
         let (mut d_h, mut d_w) = (vec![0.0; h.len()], vec![0.0; panels.len()]);
-        logprob::backward(&mut d_h, &mut d_w, &weights, &h, &panels, vocab, &targets, temperature);
+        logprob::backward(&mut d_h, &mut d_w, &weights, &h, weight, &targets, temperature);
         let ww = wide(&weights);
         close("d_h", &d_h, &differences(&wide(&h), &ww, |h| ref_logprob(h, &wide(&w), vocab, &targets, t).0), 1e-5);
         let d_w = layout.load(&d_w);

@@ -1,6 +1,7 @@
 //! Opening a model with everything around it: weights, tokenizer, chat template, stop tokens.
 
 use crate::PipelineError;
+use aha_kernels::Precision;
 use aha_model::{ChatTemplate, Checkpoint, Decoder, ModelConfig, TextFiles, Tokenizer};
 use aha_tasks::{PromptStyle, Prompter};
 use std::path::Path;
@@ -41,13 +42,15 @@ impl OpenModel {
         self.checkpoint.config()
     }
 
-    /// Reads the weights.
+    /// Reads the weights; products run in `precision`, for inference.
     ///
     /// # Errors
     /// A tensor that cannot be read.
-    pub fn decoder(&self) -> Result<Decoder, PipelineError> {
-        Decoder::from_tensors(self.checkpoint.config().clone(), |name| self.checkpoint.read(name))
-            .map_err(|source| PipelineError::Model { model: self.name.clone(), source })
+    pub fn decoder(&self, precision: Precision) -> Result<Decoder, PipelineError> {
+        let mut decoder = Decoder::from_tensors(self.checkpoint.config().clone(), |name| self.checkpoint.read(name))
+            .map_err(|source| PipelineError::Model { model: self.name.clone(), source })?;
+        decoder.params.set_precision(precision, false);
+        Ok(decoder)
     }
 
     /// Renders problems for this model. `style` `None` chooses the chat template where there is one, else R1-Zero's.

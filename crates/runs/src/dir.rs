@@ -1,12 +1,12 @@
-//! The folder of a run: where everything lies (design: "What a run leaves"), and checkpoints that appear whole.
+//! The folder of a run: where everything lies (design: "What a run leaves").
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
-use crate::atomic::{parent, remove_any, sweep_temporaries};
-use crate::{RunLock, RunsError, sync_dir};
+use crate::atomic::sweep_temporaries;
+use crate::{RunLock, RunsError};
 
 /// Where the files of a run are. Reads and writes nothing by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,11 +95,6 @@ impl StagePaths {
         self.root.join("checkpoints")
     }
 
-    /// `checkpoints/step_N`.
-    pub fn checkpoint(&self, step: u64) -> PathBuf {
-        self.checkpoints_dir().join(format!("step_{step}"))
-    }
-
     /// Makes the stage's folder.
     ///
     /// # Errors
@@ -108,7 +103,7 @@ impl StagePaths {
         create_dir(&self.root)
     }
 
-    /// The finished checkpoints by step, oldest first. Unfinished ones are not among them.
+    /// The finished checkpoints by step, oldest first: those with a `trainer.json`, which is written last.
     ///
     /// # Errors
     /// [`RunsError::Io`] if the folder exists but cannot be listed.
@@ -118,71 +113,12 @@ impl StagePaths {
         for path in list(&dir)? {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let step = name.strip_prefix("step_").and_then(|digits| digits.parse().ok());
-            if let (Some(step), true) = (step, path.is_dir()) {
+            if let (Some(step), true) = (step, path.join("trainer.json").exists()) {
                 found.push((step, path));
             }
         }
         found.sort();
         Ok(found)
-    }
-
-    /// Starts a checkpoint: an empty folder to write into, which [`StagePaths::commit_checkpoint`] then puts in place.
-    ///
-    /// # Errors
-    /// [`RunsError::Io`] or [`RunsError::DiskFull`].
-    pub fn begin_checkpoint(&self, step: u64) -> Result<PathBuf, RunsError> {
-        begin_dir(&self.checkpoint(step))
-    }
-
-    /// Puts the folder of [`StagePaths::begin_checkpoint`] in place, durably; an older one of this step is replaced.
-    /// Returns the final path.
-    ///
-    /// # Errors
-    /// [`RunsError::Io`] or [`RunsError::DiskFull`]; there is then no checkpoint of this step.
-    pub fn commit_checkpoint(&self, step: u64) -> Result<PathBuf, RunsError> {
-        commit_dir(&self.checkpoint(step))
-    }
-
-    /// Starts the finished model's folder, as [`StagePaths::begin_checkpoint`].
-    ///
-    /// # Errors
-    /// [`RunsError::Io`] or [`RunsError::DiskFull`].
-    pub fn begin_model(&self) -> Result<PathBuf, RunsError> {
-        begin_dir(&self.model())
-    }
-
-    /// Puts the finished model in place, as [`StagePaths::commit_checkpoint`].
-    ///
-    /// # Errors
-    /// [`RunsError::Io`] or [`RunsError::DiskFull`].
-    pub fn commit_model(&self) -> Result<PathBuf, RunsError> {
-        commit_dir(&self.model())
-    }
-
-    /// Deletes all but the newest `keep` checkpoints, oldest first.
-    ///
-    /// # Errors
-    /// [`RunsError::Io`].
-    pub fn prune_checkpoints(&self, keep: usize) -> Result<(), RunsError> {
-        let found = self.checkpoints()?;
-        let surplus = found.len().saturating_sub(keep);
-        for (_, path) in &found[..surplus] {
-            retire(path)?;
-        }
-        Ok(())
-    }
-
-    /// Deletes checkpoints of steps above `step`; all of them for `None`.
-    ///
-    /// # Errors
-    /// [`RunsError::Io`].
-    pub fn drop_checkpoints_after(&self, step: Option<u64>) -> Result<(), RunsError> {
-        for (found, path) in self.checkpoints()? {
-            if step.is_none_or(|step| found > step) {
-                retire(&path)?;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -240,51 +176,6 @@ fn list(dir: &Path) -> Result<Vec<PathBuf>, RunsError> {
     entries.map(|entry| entry.map(|entry| entry.path()).map_err(|error| RunsError::io("list", dir, error))).collect()
 }
 
-/// `DIR/NAME` -> `DIR/.NAME.tmp`.
-fn unfinished(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.tmp"))
-}
-
-fn begin_dir(path: &Path) -> Result<PathBuf, RunsError> {
-    let unfinished = unfinished(path);
-    remove_any(&unfinished)?;
-    create_dir(&unfinished)?;
-    Ok(unfinished)
-}
-
-fn commit_dir(path: &Path) -> Result<PathBuf, RunsError> {
-    let unfinished = unfinished(path);
-    sync_tree(&unfinished)?;
-    retire(path)?;
-    fs::rename(&unfinished, path).map_err(|error| RunsError::io("put in place", path, error))?;
-    sync_dir(parent(path))?;
-    Ok(path.to_path_buf())
-}
-
-/// Removes a finished folder so that a kill in between leaves a temporary name, never a finished name with parts missing.
-fn retire(path: &Path) -> Result<(), RunsError> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let retired = path.with_file_name(format!(".{name}.old.tmp"));
-    remove_any(&retired)?;
-    match fs::rename(path, &retired) {
-        Ok(()) => remove_any(&retired),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(RunsError::io("remove", path, error)),
-    }
-}
-
-fn sync_tree(dir: &Path) -> Result<(), RunsError> {
-    for path in list(dir)? {
-        if path.is_dir() {
-            sync_tree(&path)?;
-        } else {
-            File::open(&path).and_then(|file| file.sync_all()).map_err(|error| RunsError::io("sync", &path, error))?;
-        }
-    }
-    sync_dir(dir)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -299,43 +190,24 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_checkpoint_is_never_listed_and_is_swept() {
+    fn an_unfinished_checkpoint_is_never_listed_and_temporaries_are_swept() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("runs/a");
         let run = RunDir::create_or_open(&root).unwrap();
         let stage = run.stage("rl").unwrap();
         assert_eq!(stage.checkpoints().unwrap(), []);
-        for step in [100, 20] {
-            let into = stage.begin_checkpoint(step).unwrap();
-            fs::write(into.join("model.safetensors"), step.to_string()).unwrap();
-            stage.commit_checkpoint(step).unwrap();
+        for (step, last) in [(100, "trainer.json"), (20, "trainer.json"), (120, "model.safetensors")] {
+            let path = stage.checkpoints_dir().join(format!("step_{step}"));
+            fs::create_dir_all(&path).unwrap();
+            fs::write(path.join(last), b"{}").unwrap();
         }
-        let half = stage.begin_checkpoint(120).unwrap();
-        fs::write(half.join("model.safetensors"), b"half").unwrap();
-        let steps = |stage: &StagePaths| -> Vec<u64> { stage.checkpoints().unwrap().iter().map(|c| c.0).collect() };
-        assert_eq!(steps(&stage), [20, 100]);
+        let half = stage.checkpoints_dir().join(".step_140.tmp");
+        fs::create_dir(&half).unwrap();
         drop(run);
         let run = RunDir::create_or_open(&root).unwrap();
         assert!(!half.exists());
-        assert_eq!(steps(&run.stage("rl").unwrap()), [20, 100]);
-    }
-
-    #[test]
-    fn a_checkpoint_can_be_replaced_pruned_and_taken_back() {
-        let dir = tempfile::tempdir().unwrap();
-        let stage = RunPaths::new(dir.path()).stage("rl").unwrap();
-        for (step, text) in [(1, "a"), (2, "b"), (3, "c"), (3, "d")] {
-            fs::write(stage.begin_checkpoint(step).unwrap().join("w"), text).unwrap();
-            stage.commit_checkpoint(step).unwrap();
-        }
-        assert_eq!(fs::read_to_string(stage.checkpoint(3).join("w")).unwrap(), "d");
-        stage.prune_checkpoints(2).unwrap();
-        assert_eq!(stage.checkpoints().unwrap().iter().map(|c| c.0).collect::<Vec<_>>(), [2, 3]);
-        stage.drop_checkpoints_after(Some(2)).unwrap();
-        assert_eq!(stage.checkpoints().unwrap().iter().map(|c| c.0).collect::<Vec<_>>(), [2]);
-        stage.drop_checkpoints_after(None).unwrap();
-        assert_eq!(stage.checkpoints().unwrap(), []);
-        assert_eq!(fs::read_dir(stage.checkpoints_dir()).unwrap().count(), 0);
+        let found = run.stage("rl").unwrap().checkpoints().unwrap();
+        assert_eq!(found.iter().map(|c| c.0).collect::<Vec<_>>(), [20, 100]);
     }
 
     #[test]

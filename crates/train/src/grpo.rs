@@ -5,6 +5,7 @@
 //! for bit, so the first ratio is exactly 1 and no second forward is needed.
 
 use crate::advantage::{AdvantageConfig, Advantages, advantages, combine_rewards, sequence_mask};
+use crate::lanes::{Lane, Lanes};
 use crate::loss_metrics::LossMetrics;
 use crate::normaliser::Normaliser;
 use crate::observer::{Observer, Rollout, StepReport};
@@ -15,7 +16,7 @@ use crate::state::{self, TrainerState};
 use crate::{PackedBatch, TrainError};
 use aha_engine::sampler::mix;
 use aha_engine::{Control, EngineConfig, FinishReason, Request, SamplingParams, generate};
-use aha_kernels::{AdamW, AdamWConfig, Gradients, Tape};
+use aha_kernels::{AdamW, AdamWConfig, Precision};
 use aha_model::{Decoder, TextFiles};
 use aha_tasks::{Prompter, RewardSpec, Split, Task, Verdict, rewards};
 use std::path::Path;
@@ -63,6 +64,8 @@ pub struct GrpoConfig {
     pub eval_steps: u64,
     /// Seed of problems' order and of sampling.
     pub seed: u64,
+    /// In what numbers products run, in the generator as in the trainer.
+    pub precision: Precision,
     /// Hash of everything the result depends on.
     pub settings: String,
 }
@@ -121,13 +124,15 @@ impl Grpo<'_> {
                 (policy, optimizer, TrainerState { settings: c.settings.clone(), ..TrainerState::default() }, None)
             }
         };
+        policy.params.set_precision(c.precision, true);
         let mut reference = (c.loss.beta > 0.0).then(|| reference.unwrap_or_else(|| policy.clone()));
         if let (Some(reference), Some(saved)) = (&mut reference, saved_reference) {
             reference.params = saved;
         }
-        let mut tape = Tape::new(true);
-        let mut quiet = Tape::new(false);
-        let mut grads = Gradients::new(&policy.params);
+        if let Some(reference) = &mut reference {
+            reference.params.set_precision(c.precision, false);
+        }
+        let mut lanes = Lanes::new(&policy.params);
         let reuse = (c.steps_per_generation.max(1) * c.num_iterations.max(1)) as u64;
         while state.step < c.steps {
             let generation = self.generate(&policy, state.step / reuse)?;
@@ -144,11 +149,9 @@ impl Grpo<'_> {
                     c.steps_per_generation.max(1),
                 );
                 let batch: Vec<&Sample> = slice.map(|i| &generation.samples[i]).collect();
-                grads.zero();
                 let learning_rate = c.schedule.at(state.step);
-                let mut metrics =
-                    self.accumulate(&policy, reference.as_ref(), &batch, &mut tape, &mut quiet, &mut grads, turn == 0)?;
-                let norm = optimizer.step(&mut policy.params, &grads, learning_rate);
+                let mut metrics = self.accumulate(&policy, reference.as_ref(), &batch, &mut lanes, turn == 0)?;
+                let norm = optimizer.step(&mut policy.params, lanes.grads(), learning_rate);
                 state.step += 1;
                 if !norm.is_finite() {
                     let problem = format!("the gradient norm is {norm}: lower learning_rate, or raise beta");
@@ -274,9 +277,7 @@ impl Grpo<'_> {
         policy: &Decoder,
         reference: Option<&Decoder>,
         batch: &[&Sample],
-        tape: &mut Tape,
-        quiet: &mut Tape,
-        grads: &mut Gradients,
+        lanes: &mut Lanes,
         fresh: bool,
     ) -> Result<Vec<(String, f64)>, TrainError> {
         let c = self.config;
@@ -284,72 +285,111 @@ impl Grpo<'_> {
         for s in batch {
             window.add(&[0, s.tokens.len()], &vec![true; s.tokens.len()], &[s.keep])?;
         }
-        let (mut sums, mut loss, mut entropy, mut tokens) = (LossMetrics::default(), 0.0, 0.0, 0usize);
-        let (mut worst, mut difference) = (0f64, 0f64);
-        let mut first = 0;
-        while first < batch.len() {
-            let mut end = first;
-            let mut size = 0;
-            while end < batch.len()
-                && (end == first || size + batch[end].prompt.len() + batch[end].tokens.len() <= c.micro_batch_tokens)
-            {
-                size += batch[end].prompt.len() + batch[end].tokens.len();
-                end += 1;
-            }
-            let part = &batch[first..end];
-            first = end;
-            let packed = PackedBatch::new(part.iter().map(|s| (&*s.prompt, s.tokens.as_slice())));
-            let reference = reference.map(|r| packed.logprobs(r, quiet, c.sampling.temperature).0);
-            let old: Vec<f32> = part.iter().flat_map(|s| s.old_logprobs.iter().copied()).collect();
-            let mut cu = vec![0];
-            for s in part {
-                cu.push(cu[cu.len() - 1] + s.tokens.len());
-            }
-            let mask = vec![true; old.len()];
-            let sequence_mask: Vec<bool> = part.iter().map(|s| s.keep).collect();
-            let values: Vec<f32> = part.iter().map(|s| s.advantage).collect();
-            let mut failed = None;
-            packed.train(policy, tape, grads, c.sampling.temperature, |logprobs, entropies| {
-                entropy += entropies.iter().map(|e| f64::from(*e)).sum::<f64>();
-                tokens += entropies.len();
-                for (a, b) in logprobs.iter().zip(&old) {
-                    let d = f64::from((a - b).abs());
-                    worst = worst.max(d);
-                    difference += d;
-                }
-                let batch = TokenBatch {
-                    logprobs,
-                    old_logprobs: &old,
-                    ref_logprobs: reference.as_deref(),
-                    cu_seqlens: &cu,
-                    advantages: &values,
-                    token_mask: &mask,
-                    sequence_mask: &sequence_mask,
-                };
-                match policy_loss(&batch, &c.loss, &window) {
-                    Ok(out) => {
-                        loss += out.loss;
-                        sums.merge(&out.metrics);
-                        out.d_logprobs
-                    }
-                    Err(e) => {
-                        failed = Some(e);
-                        vec![0.0; logprobs.len()]
-                    }
-                }
-            });
-            if let Some(e) = failed {
-                return Err(e.into());
-            }
+        let total = batch.iter().map(|s| s.prompt.len() + s.tokens.len()).sum();
+        let parts = split(batch, lanes.micro_batch_tokens(c.micro_batch_tokens, total));
+        let mut sum = Part::default();
+        for part in lanes.run(&parts, |lane, part| self.part(policy, reference, part, &window, lane)) {
+            sum.merge(&part?);
         }
-        let mut metrics = vec![("loss".to_owned(), loss), ("entropy".to_owned(), entropy / tokens.max(1) as f64)];
-        metrics.extend(sums.summary().into_iter().map(|(k, v)| (k.to_owned(), v)));
+        let tokens = sum.tokens.max(1) as f64;
+        let mut metrics = vec![("loss".to_owned(), sum.loss), ("entropy".to_owned(), sum.entropy / tokens)];
+        metrics.extend(sum.metrics.summary().into_iter().map(|(k, v)| (k.to_owned(), v)));
         if fresh {
-            metrics.push(("sampling/sampling_logp_difference/mean".to_owned(), difference / tokens.max(1) as f64));
-            metrics.push(("sampling/sampling_logp_difference/max".to_owned(), worst));
+            metrics.push(("sampling/sampling_logp_difference/mean".to_owned(), sum.difference / tokens));
+            metrics.push(("sampling/sampling_logp_difference/max".to_owned(), sum.worst));
         }
         Ok(metrics)
     }
+
+    /// One micro-batch: reference, forward, loss, backward into the lane's gradients.
+    fn part(
+        &self,
+        policy: &Decoder,
+        reference: Option<&Decoder>,
+        part: &[&Sample],
+        window: &Normaliser,
+        lane: &mut Lane,
+    ) -> Result<Part, TrainError> {
+        let c = self.config;
+        let packed = PackedBatch::new(part.iter().map(|s| (&*s.prompt, s.tokens.as_slice())));
+        let reference = reference.map(|r| packed.logprobs(r, &mut lane.quiet, c.sampling.temperature).0);
+        let old: Vec<f32> = part.iter().flat_map(|s| s.old_logprobs.iter().copied()).collect();
+        let mut cu = vec![0];
+        for s in part {
+            cu.push(cu[cu.len() - 1] + s.tokens.len());
+        }
+        let mask = vec![true; old.len()];
+        let sequence_mask: Vec<bool> = part.iter().map(|s| s.keep).collect();
+        let values: Vec<f32> = part.iter().map(|s| s.advantage).collect();
+        let mut out = Ok(Part::default());
+        packed.train(policy, &mut lane.tape, &mut lane.grads, c.sampling.temperature, |logprobs, entropies| {
+            let batch = TokenBatch {
+                logprobs,
+                old_logprobs: &old,
+                ref_logprobs: reference.as_deref(),
+                cu_seqlens: &cu,
+                advantages: &values,
+                token_mask: &mask,
+                sequence_mask: &sequence_mask,
+            };
+            match policy_loss(&batch, &c.loss, window) {
+                Ok(loss) => {
+                    let differences = || logprobs.iter().zip(&old).map(|(a, b)| f64::from((a - b).abs()));
+                    out = Ok(Part {
+                        loss: loss.loss,
+                        metrics: loss.metrics,
+                        entropy: entropies.iter().map(|e| f64::from(*e)).sum(),
+                        tokens: entropies.len(),
+                        worst: differences().fold(0.0, f64::max),
+                        difference: differences().sum(),
+                    });
+                    loss.d_logprobs
+                }
+                Err(e) => {
+                    out = Err(e.into());
+                    vec![0.0; logprobs.len()]
+                }
+            }
+        });
+        out
+    }
+}
+
+/// What is measured on a micro-batch, as sums.
+#[derive(Default)]
+struct Part {
+    loss: f64,
+    metrics: LossMetrics,
+    entropy: f64,
+    tokens: usize,
+    worst: f64,
+    difference: f64,
+}
+
+impl Part {
+    fn merge(&mut self, other: &Part) {
+        self.loss += other.loss;
+        self.metrics.merge(&other.metrics);
+        self.entropy += other.entropy;
+        self.tokens += other.tokens;
+        self.worst = self.worst.max(other.worst);
+        self.difference += other.difference;
+    }
+}
+
+/// Whole samples in order, each part with at most `tokens`; a longer sample is a part of its own.
+fn split<'a, 'b>(batch: &'b [&'a Sample], tokens: usize) -> Vec<&'b [&'a Sample]> {
+    let (mut parts, mut first, mut size) = (Vec::new(), 0, 0);
+    for (i, s) in batch.iter().enumerate() {
+        let length = s.prompt.len() + s.tokens.len();
+        if size + length > tokens && i > first {
+            parts.push(&batch[first..i]);
+            (first, size) = (i, 0);
+        }
+        size += length;
+    }
+    parts.push(&batch[first..]);
+    parts
 }
 
 /// Samples of mini-batch `part` of `parts`.

@@ -5,6 +5,7 @@ pub mod error;
 pub mod grpo;
 pub mod grpo_error;
 pub mod kl;
+pub mod lanes;
 pub mod loss_metrics;
 pub mod normaliser;
 pub mod observer;

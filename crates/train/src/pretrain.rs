@@ -1,10 +1,11 @@
 //! Pretraining: next-token prediction over packed documents.
 
+use crate::lanes::Lanes;
 use crate::observer::{Observer, StepReport};
 use crate::schedule::Schedule;
 use crate::state::{self, TrainerState};
 use crate::{PackedBatch, TrainError};
-use aha_kernels::{AdamW, AdamWConfig, Gradients, Tape};
+use aha_kernels::{AdamW, AdamWConfig, Precision, Tape};
 use aha_model::{Decoder, TextFiles};
 use std::path::Path;
 use std::time::Instant;
@@ -26,6 +27,8 @@ pub struct PretrainConfig {
     pub validate_every: u64,
     /// Checkpoint every so many steps; 0 none.
     pub save_steps: u64,
+    /// In what numbers products run.
+    pub precision: Precision,
     /// Hash of everything the result depends on.
     pub settings: String,
 }
@@ -38,6 +41,8 @@ pub trait Documents {
 
 /// Documents tokenized at a time.
 const AHEAD: u64 = 128;
+/// Tokens of one forward and backward.
+const MICRO_BATCH_TOKENS: usize = 16_384;
 
 /// Runs the stage from the newest checkpoint under `checkpoints`, or from `fresh`. Returns the model and whether it is
 /// finished (false when a stop was requested).
@@ -62,23 +67,15 @@ pub fn run(
             (model, optimizer, TrainerState { settings: config.settings.clone(), ..TrainerState::default() })
         }
     };
-    let mut tape = Tape::new(true);
-    let mut quiet = Tape::new(false);
-    let mut grads = Gradients::new(&model.params);
+    model.params.set_precision(config.precision, true);
+    let mut lanes = Lanes::new(&model.params);
     let mut stream = Stream { documents, ahead: Vec::new(), ahead_from: 0, next: state.next_document };
     while state.step < config.steps {
         let begin = Instant::now();
         let learning_rate = config.schedule.at(state.step);
         let sequences = stream.batch(config.batch_tokens, config.context);
-        let batch = PackedBatch::new(sequences.iter().map(|s| s.split_at(1)));
-        grads.zero();
-        let mut loss = 0.0;
-        let count = batch.targets.len() as f64;
-        batch.train(&model, &mut tape, &mut grads, 1.0, |logp, _| {
-            loss = -logp.iter().map(|v| f64::from(*v)).sum::<f64>() / count;
-            vec![-1.0 / count as f32; logp.len()]
-        });
-        let norm = optimizer.step(&mut model.params, &grads, learning_rate);
+        let tokens: usize = sequences.iter().map(Vec::len).sum();
+        let (loss, norm) = step(&mut model, &mut optimizer, &mut lanes, &sequences, learning_rate);
         state.step += 1;
         if !loss.is_finite() || !norm.is_finite() {
             let problem = format!("loss is {loss}, gradient norm {norm}: lower learning_rate or raise warmup_steps");
@@ -89,16 +86,15 @@ pub fn run(
             ("loss".into(), loss),
             ("grad_norm".into(), norm),
             ("learning_rate".into(), learning_rate),
-            ("num_tokens".into(), batch.tokens.len() as f64),
+            ("num_tokens".into(), tokens as f64),
         ];
         let last = state.step == config.steps;
         if !validation.is_empty()
             && (last || config.validate_every > 0 && state.step.is_multiple_of(config.validate_every))
         {
-            metrics.push(("eval_loss".into(), validation_loss(&model, validation, config.batch_tokens, &mut quiet)));
+            metrics.push(("eval_loss".into(), validation_loss(&model, validation, config.batch_tokens, lanes.quiet())));
         }
-        let timing =
-            vec![("step_time".into(), seconds), ("tokens_per_second".into(), batch.tokens.len() as f64 / seconds)];
+        let timing = vec![("step_time".into(), seconds), ("tokens_per_second".into(), tokens as f64 / seconds)];
         observer.step(StepReport { step: state.step, total: config.steps, metrics, timing, rollouts: Vec::new() })?;
         let stop = observer.stop_requested();
         if stop || last || config.save_steps > 0 && state.step.is_multiple_of(config.save_steps) {
@@ -112,6 +108,42 @@ pub fn run(
         }
     }
     Ok((model, true))
+}
+
+/// One optimizer step on sequences; the mean next-token loss in nats, and the norm of the gradient before clipping.
+pub fn step(
+    model: &mut Decoder,
+    optimizer: &mut AdamW,
+    lanes: &mut Lanes,
+    sequences: &[Vec<u32>],
+    learning_rate: f64,
+) -> (f64, f64) {
+    let tokens: usize = sequences.iter().map(Vec::len).sum();
+    let count = (tokens - sequences.len()) as f64;
+    let parts = split(sequences, lanes.micro_batch_tokens(MICRO_BATCH_TOKENS, tokens));
+    let losses = lanes.run(&parts, |lane, part| {
+        let batch = PackedBatch::new(part.iter().map(|s| s.split_at(1)));
+        let mut loss = 0.0;
+        batch.train(model, &mut lane.tape, &mut lane.grads, 1.0, |logp, _| {
+            loss = -logp.iter().map(|v| f64::from(*v)).sum::<f64>() / count;
+            vec![-1.0 / count as f32; logp.len()]
+        });
+        loss
+    });
+    (losses.iter().sum(), optimizer.step(&mut model.params, lanes.grads(), learning_rate))
+}
+
+/// Whole sequences in order, each part as close to `tokens` as they allow.
+fn split(sequences: &[Vec<u32>], tokens: usize) -> Vec<&[Vec<u32>]> {
+    let (mut parts, mut first, mut size) = (Vec::new(), 0, 0);
+    for (i, s) in sequences.iter().enumerate() {
+        size += s.len();
+        if size >= tokens || i + 1 == sequences.len() {
+            parts.push(&sequences[first..=i]);
+            (first, size) = (i + 1, 0);
+        }
+    }
+    parts
 }
 
 /// Mean next-token loss, in nats.

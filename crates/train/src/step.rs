@@ -69,16 +69,8 @@ impl PackedBatch {
 
     fn read(&self, decoder: &Decoder, tape: &Tape, h: aha_kernels::Var, temperature: f32) -> (Vec<f32>, Vec<f32>) {
         let (mut logp, mut entropy) = (vec![0.0; self.targets.len()], vec![0.0; self.targets.len()]);
-        let head = decoder.params.data(decoder.head());
-        logprob::forward(
-            &mut logp,
-            &mut entropy,
-            tape.value(h),
-            head,
-            decoder.config.vocab_size,
-            &self.targets,
-            temperature,
-        );
+        let head = decoder.params.weight(decoder.head());
+        logprob::forward(&mut logp, &mut entropy, tape.value(h), head, &self.targets, temperature);
         (logp, entropy)
     }
 }

@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 use aha_engine::{Control, EngineConfig, Request, SamplingParams, generate, score};
-use aha_kernels::{AdamW, AdamWConfig, Attend, Gradients, Segments, Tape, linear};
+use aha_kernels::{AdamW, AdamWConfig, Attend, Gradients, Precision, Segments, Tape, linear};
 use aha_model::{Checkpoint, Decoder};
 use aha_train::PackedBatch;
 use safetensors::SafeTensors;
@@ -65,7 +65,7 @@ fn logits(d: &Decoder, sequences: &[Vec<u32>]) -> Vec<f32> {
     let h = d.hidden(&mut tape, &sequences.concat().into(), &positions, &mut Attend::Packed(segments.clone()));
     let vocab = d.config.vocab_size;
     let mut out = vec![0.0; segments.tokens() * vocab];
-    linear::forward(&mut out, tape.value(h), d.params.data(d.head()), vocab, d.config.hidden_size, false);
+    linear::forward(&mut out, tape.value(h), d.params.weight(d.head()), false);
     out
 }
 
@@ -118,6 +118,26 @@ fn temperature_log_probabilities_and_entropies_equal_torch() {
         let entropies: Vec<f32> = scored.iter().flat_map(|s| s.entropies.clone()).collect();
         close(name, &logprobs, &golden.floats("logprobs_temperature_0.7"), 1e-4);
         close(name, &entropies, &golden.floats("entropy_temperature_0.7"), 1e-4);
+    }
+}
+
+/// bf16 has 8 bits of mantissa: its products are as close to the golden ones as that allows, and no closer.
+#[test]
+fn bf16_loss_and_gradients_are_those_of_f32_but_for_rounding() {
+    for name in MODELS {
+        let golden = Golden::of(&format!("{name}/golden.safetensors"));
+        let mut d = load(name);
+        d.params.set_precision(Precision::Bf16, true);
+        let mut grads = Gradients::new(&d.params);
+        let loss = loss_and_gradients(&d, &golden.tokens("tokens"), &mut grads);
+        let wanted = f64::from(golden.floats("loss")[0]);
+        assert!(loss != wanted && (loss - wanted).abs() < 1e-2, "{name}: {loss} {wanted}");
+        for (id, p) in d.params.iter() {
+            let (ours, theirs) = (p.layout.load(grads.get(id)), golden.floats(&format!("grad.{}", p.name)));
+            let square = |v: &mut dyn Iterator<Item = f32>| v.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+            let off = square(&mut ours.iter().zip(&theirs).map(|(a, b)| a - b)) / square(&mut theirs.iter().copied());
+            assert!(off < 0.03, "{name} {}: relative error {off}", p.name);
+        }
     }
 }
 
@@ -174,8 +194,9 @@ fn ten_optimizer_steps_equal_torch() {
 /// the same number.
 #[test]
 fn generator_and_trainer_agree_bit_for_bit() {
-    for name in MODELS {
-        let d = load(name);
+    for (name, precision) in MODELS.iter().flat_map(|name| [(name, Precision::F32), (name, Precision::Bf16)]) {
+        let mut d = load(name);
+        d.params.set_precision(precision, true);
         let vocab = d.config.vocab_size as u32;
         let requests: Vec<Request> = (0..5u32)
             .map(|i| Request {

@@ -2,7 +2,7 @@
 
 use aha_data::corpus::{CorpusConfig, document};
 use aha_engine::{EngineConfig, SamplingParams};
-use aha_kernels::AdamWConfig;
+use aha_kernels::{AdamWConfig, Precision};
 use aha_model::{Decoder, ModelConfig, TextFiles, Tokenizer};
 use aha_tasks::mini::{Family, MiniTask};
 use aha_tasks::{JudgeOptions, PromptStyle, Prompter, RewardKind, RewardSpec};
@@ -42,6 +42,7 @@ fn model() -> Decoder {
 
 fn config() -> GrpoConfig {
     GrpoConfig {
+        precision: Precision::F32,
         steps: 6,
         num_prompts: 4,
         num_generations: 4,
@@ -118,14 +119,30 @@ fn bits(d: &Decoder) -> Vec<u32> {
 
 #[test]
 fn first_ratios_are_one_and_sampler_equals_trainer() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut watch = Watch::default();
-    train(&config(), folder.path(), &mut watch);
-    assert_eq!(watch.metrics.len(), 6);
-    for m in &watch.metrics {
-        assert_eq!((m["ratio/min"], m["ratio/max"], m["sampling/sampling_logp_difference/max"]), (1.0, 1.0, 0.0));
-        assert_eq!(m["clip_ratio/region_mean"], 0.0);
-        assert!(m["grad_norm"] > 0.0 && m["entropy"] > 0.0 && m["kl"] >= 0.0);
+    for precision in [Precision::F32, Precision::Bf16] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut watch = Watch::default();
+        train(&GrpoConfig { precision, ..config() }, folder.path(), &mut watch);
+        assert_eq!(watch.metrics.len(), 6);
+        for m in &watch.metrics {
+            assert_eq!((m["ratio/min"], m["ratio/max"], m["sampling/sampling_logp_difference/max"]), (1.0, 1.0, 0.0));
+            assert_eq!(m["clip_ratio/region_mean"], 0.0);
+            assert!(m["grad_norm"] > 0.0 && m["entropy"] > 0.0 && m["kl"] >= 0.0);
+        }
+    }
+}
+
+#[test]
+fn weights_do_not_depend_on_the_number_of_threads() {
+    for precision in [Precision::F32, Precision::Bf16] {
+        let c = GrpoConfig { precision, micro_batch_tokens: 150, steps: 3, ..config() };
+        let run = |threads| {
+            let folder = tempfile::tempdir().unwrap();
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| bits(&train(&c, folder.path(), &mut Watch::default())))
+        };
+        let one = run(1);
+        assert!([2, 3, 7].iter().all(|threads| run(*threads) == one), "{precision:?}");
     }
 }
 

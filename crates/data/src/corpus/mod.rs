@@ -34,6 +34,8 @@ pub struct CorpusConfig {
     pub short_correct: f64,
     /// Share of chain steps in long workings that go wrong first and are then corrected.
     pub slip: f64,
+    /// Share of long countdown workings that go through the tries in order; the others try at random.
+    pub orderly: f64,
     /// Mean number of wrong tries before the right one in long countdown workings.
     pub mean_wrong_tries: f64,
     /// Most wrong tries in one document.
@@ -55,6 +57,7 @@ impl Default for CorpusConfig {
             blunt_correct: 0.3,
             short_correct: 0.5,
             slip: 0.1,
+            orderly: 0.0,
             mean_wrong_tries: 3.0,
             max_wrong_tries: 9,
             families: Vec::new(),
@@ -138,6 +141,7 @@ impl CorpusConfig {
             ("blunt_correct", self.blunt_correct),
             ("short_correct", self.short_correct),
             ("slip", self.slip),
+            ("orderly", self.orderly),
         ];
         for (key, value) in shares {
             if !(0.0..=1.0).contains(&value) {

@@ -126,19 +126,16 @@ fn line(t: &Try) -> String {
     format!("{}{}{}={},{}{}{}={}", t.a, t.first.sign(), t.b, t.middle, t.middle, t.second.sign(), t.c, t.value)
 }
 
-/// Tries in random order until one reaches the target, each compared with what is wanted and none with a value that was
-/// had before. Who has tried the most tries there may be gives up and names the last one.
+/// Tries until one reaches the target, each compared with what is wanted. Who has tried the most tries there may be gives up
+/// and names the last one.
 fn search(numbers: [i64; 3], target: i64, config: &CorpusConfig, w: &Words, rng: &mut Rng) -> (String, String) {
-    let mut tries = Puzzle::tries(numbers);
-    rng.shuffle(&mut tries);
-    let right = *tries.iter().find(|t| t.value == target).expect("countdown puzzles are solvable");
     let count = (-config.mean_wrong_tries * (1.0 - rng.unit()).ln()) as usize;
-    let mut wrong: Vec<&Try> = Vec::new();
-    for t in tries.iter().filter(|t| t.value != target) {
-        if wrong.len() < count.min(config.max_wrong_tries) && !wrong.iter().any(|w| w.value == t.value) {
-            wrong.push(t);
-        }
-    }
+    let most = count.min(config.max_wrong_tries);
+    let (wrong, right) = if rng.unit() < config.orderly {
+        in_order(numbers, target, most, rng)
+    } else {
+        at_random(numbers, target, most, rng)
+    };
     let mut text = String::new();
     for t in &wrong {
         text += &format!("{}{}{target}{}", line(t), w.want, w.wrong);
@@ -151,6 +148,33 @@ fn search(numbers: [i64; 3], target: i64, config: &CorpusConfig, w: &Words, rng:
     }
     text += &format!("{}{}{target}{}\n", line(&right), w.want, w.yes);
     (text, right.expression())
+}
+
+/// At most `most` wrong tries and the right one after them, in the order of [`Puzzle::tries`] of the numbers from large to
+/// small, beginning anywhere and going round: each try follows from the one before, so that a search ends.
+fn in_order(numbers: [i64; 3], target: i64, most: usize, rng: &mut Rng) -> (Vec<Try>, Try) {
+    let mut sorted = numbers;
+    sorted.sort_unstable_by(|x, y| y.cmp(x));
+    let tries = Puzzle::tries(sorted);
+    let ends: Vec<usize> = (0..tries.len()).filter(|&i| tries[i].value == target).collect();
+    let end = *rng.pick(&ends);
+    let before = |back: usize| tries[(end + tries.len() - back) % tries.len()];
+    let clear = (1..tries.len()).take_while(|&back| before(back).value != target).count();
+    ((1..=clear.min(most)).rev().map(before).collect(), tries[end])
+}
+
+/// At most `most` wrong tries in random order, none with a value that was had before, and a right one.
+fn at_random(numbers: [i64; 3], target: i64, most: usize, rng: &mut Rng) -> (Vec<Try>, Try) {
+    let mut tries = Puzzle::tries(numbers);
+    rng.shuffle(&mut tries);
+    let right = *tries.iter().find(|t| t.value == target).expect("countdown puzzles are solvable");
+    let mut wrong: Vec<Try> = Vec::new();
+    for t in tries.iter().filter(|t| t.value != target) {
+        if wrong.len() < most && !wrong.iter().any(|w| w.value == t.value) {
+            wrong.push(*t);
+        }
+    }
+    (wrong, right)
 }
 
 /// Guesses after which some give up.

@@ -5,7 +5,10 @@
 //! do not depend on the number of rows, on the tile it falls in, or on the instruction set.
 
 #[cfg(target_arch = "x86_64")]
-use super::simd::{Isa, isa};
+use super::bf16::Pairs512;
+use super::bf16::PlainPairs;
+#[cfg(target_arch = "x86_64")]
+use super::simd::{Isa, bf16_dot, isa};
 use super::simd::{Lanes, Plain};
 
 /// Columns of a panel of B.
@@ -67,6 +70,40 @@ pub unsafe fn gemm(extent: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f
     }
     // SAFETY: pointers as promised by the caller; no instruction set is assumed.
     unsafe { rows::<Plain, 4, 1>(extent, a, b, ldb, c, ldc, start) }
+}
+
+/// The same product of bf16 pairs: A and B hold two values per 32-bit word (see [`super::bf16`]), `extent.inner` counts
+/// words, sums and C are f32.
+///
+/// # Safety
+/// As [`gemm`].
+#[inline]
+pub unsafe fn gemm_bf16(extent: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if bf16_dot() {
+            // SAFETY: the instruction set was detected; pointers as promised by the caller.
+            return unsafe { avx512_bf16(extent, a, b, ldb, c, ldc, start) };
+        }
+        if isa() != Isa::Portable {
+            // SAFETY: as above.
+            return unsafe { avx2_bf16(extent, a, b, ldb, c, ldc, start) };
+        }
+    }
+    // SAFETY: pointers as promised by the caller; no instruction set is assumed.
+    unsafe { rows::<PlainPairs, 4, 1>(extent, a, b, ldb, c, ldc, start) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx512bf16,avx2,fma")]
+unsafe fn avx512_bf16(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start) {
+    unsafe { rows::<Pairs512, 12, 2>(e, a, b, ldb, c, ldc, start) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2_bf16(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start) {
+    unsafe { rows::<PlainPairs, 4, 1>(e, a, b, ldb, c, ldc, start) }
 }
 
 #[cfg(target_arch = "x86_64")]

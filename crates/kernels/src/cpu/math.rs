@@ -113,6 +113,48 @@ multiversion! {
     }
 }
 
+/// dst[d][i] = src[i][d] for 16 x 16 values, rows `dst_ld` and `src_ld` apart.
+///
+/// # Safety
+/// The processor must have AVX-512F; both pointers must be valid for 16 rows of 16 values.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+pub unsafe fn transpose_16(dst: *mut f32, dst_ld: usize, src: *const f32, src_ld: usize) {
+    use std::arch::x86_64::*;
+    // SAFETY: as promised by the caller.
+    unsafe {
+        let rows: [__m512; 16] = std::array::from_fn(|i| _mm512_loadu_ps(src.add(i * src_ld)));
+        // 4 x 4 blocks inside 128-bit lanes, then the lanes.
+        let mut pairs = [_mm512_setzero_ps(); 16];
+        for i in 0..8 {
+            pairs[2 * i] = _mm512_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
+            pairs[2 * i + 1] = _mm512_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
+        }
+        let mut quads = [_mm512_setzero_ps(); 16];
+        for i in 0..4 {
+            for h in 0..2 {
+                let (a, b) = (_mm512_castps_pd(pairs[4 * i + h]), _mm512_castps_pd(pairs[4 * i + 2 + h]));
+                quads[4 * i + 2 * h] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+                quads[4 * i + 2 * h + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+            }
+        }
+        for c in 0..4 {
+            let (q0, q1, q2, q3) = (quads[c], quads[4 + c], quads[8 + c], quads[12 + c]);
+            let (a, b) = (_mm512_shuffle_f32x4::<0x88>(q0, q1), _mm512_shuffle_f32x4::<0xdd>(q0, q1));
+            let (d, e) = (_mm512_shuffle_f32x4::<0x88>(q2, q3), _mm512_shuffle_f32x4::<0xdd>(q2, q3));
+            let columns = [
+                _mm512_shuffle_f32x4::<0x88>(a, d),
+                _mm512_shuffle_f32x4::<0x88>(b, e),
+                _mm512_shuffle_f32x4::<0xdd>(a, d),
+                _mm512_shuffle_f32x4::<0xdd>(b, e),
+            ];
+            for (lane, column) in columns.into_iter().enumerate() {
+                _mm512_storeu_ps(dst.add((4 * lane + c) * dst_ld), column);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,6 +171,21 @@ mod tests {
         assert_eq!(exp(0.0), 1.0);
         assert_eq!(exp(f32::NEG_INFINITY), 0.0);
         assert!(exp(1000.0).is_finite());
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn squares_are_transposed() {
+        if !is_x86_feature_detected!("avx512f") {
+            return eprintln!("skipped: no AVX-512 here");
+        }
+        let src: Vec<f32> = (0..16 * 20).map(|i| i as f32).collect();
+        let mut dst = vec![0f32; 16 * 32];
+        // SAFETY: detected; both hold 16 rows of 16 at these distances.
+        unsafe { transpose_16(dst.as_mut_ptr(), 32, src.as_ptr(), 20) };
+        for (i, d) in (0..16).flat_map(|i| (0..16).map(move |d| (i, d))) {
+            assert_eq!(dst[d * 32 + i], src[i * 20 + d], "{i} {d}");
+        }
     }
 
     #[test]

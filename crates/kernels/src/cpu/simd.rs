@@ -37,6 +37,13 @@ pub fn isa() -> Isa {
     })
 }
 
+/// Whether bf16 pairs have an instruction of their own here.
+#[cfg(target_arch = "x86_64")]
+pub fn bf16_dot() -> bool {
+    static DOT: OnceLock<bool> = OnceLock::new();
+    *DOT.get_or_init(|| isa() == Isa::Avx512 && is_x86_feature_detected!("avx512bf16"))
+}
+
 /// Lanes of f32 with the few operations the microkernels need.
 ///
 /// # Safety

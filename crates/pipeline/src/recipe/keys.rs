@@ -13,6 +13,7 @@ pub const CORPUS_KEYS: &[&str] = &[
     "blunt_correct",
     "short_correct",
     "slip",
+    "orderly",
     "mean_wrong_tries",
     "max_wrong_tries",
     "families",
@@ -46,6 +47,7 @@ pub(crate) const PRETRAIN_KEYS: &[&str] = &[
     "validation_documents",
     "validate_every",
     "save_steps",
+    "precision",
 ];
 
 pub(crate) const MODEL_KEYS: &[&str] = &[
@@ -94,6 +96,7 @@ pub(crate) const GRPO_KEYS: &[&str] = &[
     "eval_samples",
     "log_rollouts",
     "seed_offset",
+    "precision",
 ];
 
 pub(crate) const EVAL_KEYS: &[&str] = &[
@@ -110,4 +113,5 @@ pub(crate) const EVAL_KEYS: &[&str] = &[
     "top_p",
     "max_completion_length",
     "seed_offset",
+    "precision",
 ];

@@ -35,8 +35,8 @@ pub use keys::{CORPUS_KEYS, PROMPT_STYLES};
 pub use plan::{PlannedStage, StageAction, plan, plan_with_files, stage_hash, stage_hashes};
 pub use raw::RawRecipe;
 pub use stage::{
-    CorpusStage, EvalStage, GrpoStage, ModelRef, ModelShape, OptimizerSettings, OverlongPenalty, PretrainStage,
-    RewardWeight, Stage, StageKind, StageSettings,
+    CorpusStage, EvalStage, GrpoStage, ModelRef, ModelShape, OptimizerSettings, OverlongPenalty, Precision,
+    PretrainStage, RewardWeight, Stage, StageKind, StageSettings,
 };
 
 /// A recipe as resolved: complete and checked.

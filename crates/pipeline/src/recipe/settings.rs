@@ -10,8 +10,8 @@ use super::raw::Table;
 use super::resolve::Context;
 use super::section::{ABOVE_ONE, BELOW_ONE, FINITE, NOT_NEGATIVE, NUCLEUS, POSITIVE, SHARE, Section};
 use super::stage::{
-    CorpusStage, EvalStage, GrpoStage, ModelRef, ModelShape, OptimizerSettings, OverlongPenalty, PretrainStage,
-    RewardWeight,
+    CorpusStage, EvalStage, GrpoStage, ModelRef, ModelShape, OptimizerSettings, OverlongPenalty, Precision,
+    PretrainStage, RewardWeight,
 };
 
 const MODEL_WANTED: &str = "the name of an earlier stage, or the path of a model";
@@ -84,6 +84,7 @@ pub(crate) fn pretrain(section: &Section<'_>, context: &Context<'_>) -> Result<P
         validation_documents: section.integer("validation_documents", 1)?.unwrap_or(256),
         validate_every: section.integer("validate_every", 0)?.unwrap_or(100),
         save_steps: section.integer("save_steps", 0)?.unwrap_or(100),
+        precision: precision(section)?,
         model,
     })
 }
@@ -222,6 +223,7 @@ pub(crate) fn grpo(section: &Section<'_>, context: &Context<'_>) -> Result<GrpoS
         eval_samples: section.integer("eval_samples", 1)?.unwrap_or(4),
         log_rollouts: section.integer("log_rollouts", 0)?.unwrap_or(16),
         seed_offset: section.integer("seed_offset", 0)?.unwrap_or(0),
+        precision: precision(section)?,
         overlong_penalty: overlong(section, max_completion_length)?,
         task_options: section.table("task_options")?.map(Table::to_toml).unwrap_or_default(),
         rewards: rewards(section)?,
@@ -312,6 +314,7 @@ pub(crate) fn eval(section: &Section<'_>, context: &Context<'_>) -> Result<EvalS
         top_p: section.number("top_p", &NUCLEUS)?.unwrap_or(0.95),
         max_completion_length,
         seed_offset: section.integer("seed_offset", 0)?.unwrap_or(0),
+        precision: precision(section)?,
         task_options: section.table("task_options")?.map(Table::to_toml).unwrap_or_default(),
     })
 }
@@ -321,6 +324,10 @@ fn default_label(model: &ModelRef) -> String {
     let text = model.to_string();
     let last = text.rsplit(['/', '\\']).find(|part| !part.is_empty()).unwrap_or(&text);
     last.strip_suffix(".gguf").unwrap_or(last).to_owned()
+}
+
+fn precision(section: &Section<'_>) -> Result<Precision, RecipeError> {
+    Ok(section.choice("precision", &Precision::ALL)?.unwrap_or_default())
 }
 
 fn prompt_style(section: &Section<'_>) -> Result<String, RecipeError> {

@@ -168,6 +168,38 @@ pub struct CorpusStage {
     pub corpus: toml::Table,
 }
 
+/// In what numbers matrix products run; weights, sums, gradients and moments are f32 either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// f32.
+    #[default]
+    F32,
+    /// Operands rounded to bf16.
+    Bf16,
+    /// bf16 where the processor multiplies it faster, else f32.
+    Auto,
+}
+
+impl Precision {
+    /// Every precision with its name in a recipe.
+    pub const ALL: [(&'static str, Self); 3] = [("f32", Self::F32), ("bf16", Self::Bf16), ("auto", Self::Auto)];
+
+    /// What it means on this processor.
+    pub fn resolve(self) -> aha_kernels::Precision {
+        match self {
+            Self::F32 => aha_kernels::Precision::F32,
+            Self::Bf16 => aha_kernels::Precision::Bf16,
+            Self::Auto => aha_kernels::Precision::fastest(),
+        }
+    }
+
+    /// Left out of a written recipe, so that recipes from before it was known keep their hash.
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// AdamW and its learning rate.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct OptimizerSettings {
@@ -248,6 +280,9 @@ pub struct PretrainStage {
     pub validate_every: u64,
     /// Steps between checkpoints; 0 for only the last. Default 100.
     pub save_steps: u64,
+    /// In what numbers products run. Default `f32`.
+    #[serde(skip_serializing_if = "Precision::is_default")]
+    pub precision: Precision,
     /// The decoder.
     pub model: ModelShape,
 }
@@ -343,6 +378,9 @@ pub struct GrpoStage {
     pub log_rollouts: u64,
     /// Added to the recipe's seed. Default 0.
     pub seed_offset: u64,
+    /// In what numbers products run, in sampling and training alike. Default `f32`.
+    #[serde(skip_serializing_if = "Precision::is_default")]
+    pub precision: Precision,
     /// The soft overlong punishment. Default none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overlong_penalty: Option<OverlongPenalty>,
@@ -401,6 +439,9 @@ pub struct EvalStage {
     pub max_completion_length: usize,
     /// Added to the recipe's seed. Default 0.
     pub seed_offset: u64,
+    /// In what numbers products run. Default `f32`.
+    #[serde(skip_serializing_if = "Precision::is_default")]
+    pub precision: Precision,
     /// Options of the task (`data`, ...), read by the tasks crate.
     #[serde(skip_serializing_if = "toml::Table::is_empty")]
     pub task_options: toml::Table,

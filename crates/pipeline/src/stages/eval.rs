@@ -8,7 +8,7 @@ use crate::recipe::{EvalStage, StageSettings};
 use crate::run::{Context, StageEnd};
 use aha_engine::sampler::mix;
 use aha_engine::{Control, EngineConfig, SamplingParams};
-use aha_eval::{EvalSettings, evaluate};
+use aha_eval::{EvalError, EvalSettings, evaluate};
 use aha_runs::{Event, Listener};
 
 pub(crate) fn run(context: &mut Context, name: &str, s: &EvalStage) -> Result<StageEnd, PipelineError> {
@@ -40,9 +40,12 @@ pub(crate) fn run(context: &mut Context, name: &str, s: &EvalStage) -> Result<St
             seed: mix(seed),
             engine: EngineConfig::default(),
         };
-        let decoder = model.decoder()?;
-        let result = evaluate(&decoder, &*task, &prompter, &settings, &Control::default())
-            .map_err(|source| PipelineError::Eval { stage: name.to_owned(), source })?;
+        let decoder = model.decoder(s.precision.resolve())?;
+        let control = control(context, name, label, settings.problems * (settings.samples + 1));
+        let result = match evaluate(&decoder, &*task, &prompter, &settings, &control) {
+            Err(EvalError::Stopped) => return Ok(StageEnd { metrics, finished: false }),
+            result => result.map_err(|source| PipelineError::Eval { stage: name.to_owned(), source })?,
+        };
         let step = steps_of(context, reference.stage());
         store(context, paths.root(), label, step, &result)?;
         let pass = context.summary.evals.get(label).and_then(|v| v["pass_at_1"].as_f64());
@@ -52,6 +55,16 @@ pub(crate) fn run(context: &mut Context, name: &str, s: &EvalStage) -> Result<St
         }
     }
     Ok(StageEnd { metrics, finished: true })
+}
+
+/// Ends with the run's stop and tells its listeners how many samples are done.
+fn control(context: &Context, stage: &str, label: &str, total: usize) -> Control {
+    let (listeners, stage, label) = (context.listeners.clone(), stage.to_owned(), label.to_owned());
+    let on_sample = move |done| {
+        let (stage, activity) = (stage.clone(), format!("{label}: sample"));
+        listeners.event(&Event::Progress { stage, activity, done, total: total as u64 });
+    };
+    Control { stop: context.stop.clone(), on_sample: Some(Box::new(on_sample)), ..Control::default() }
 }
 
 /// Reinforcement-learning steps behind a model: those of its stage, 0 for a base.

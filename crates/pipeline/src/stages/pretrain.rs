@@ -66,6 +66,7 @@ pub(crate) fn run(context: &mut Context, name: &str, s: &PretrainStage, hash: &s
         optimizer: optimizer(&s.optimizer),
         validate_every: s.validate_every,
         save_steps: s.save_steps,
+        precision: s.precision.resolve(),
         settings: hash.to_owned(),
     };
     let paths = context.dir.stage(name)?;

@@ -1,0 +1,237 @@
+//! bf16 values in pairs: rounding, packing and the dot-product lanes behind the microkernel of `gemm`.
+//!
+//! Two bf16 values that are neighbours along the contraction make one 32-bit word, the first in the low half. A lane adds both
+//! products of a pair to an f32 sum: with one AVX512-BF16 instruction where the processor has it, else with two fused
+//! multiply-adds, the second of the pair first, as that instruction does.
+
+use super::simd::Lanes;
+#[cfg(target_arch = "x86_64")]
+use super::simd::bf16_dot;
+use crate::multiversion;
+
+/// The bits of x as bf16 in the upper half, rounded to nearest even; a NaN stays one.
+#[inline(always)]
+fn upper(x: f32) -> u32 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
+    (if x.is_nan() { bits | 0x0040_0000 } else { rounded }) & 0xffff_0000
+}
+
+/// x rounded to bf16.
+#[inline(always)]
+pub fn round(x: f32) -> f32 {
+    f32::from_bits(upper(x))
+}
+
+multiversion! {
+    fn plain_halve(dst: &mut [u16], src: &[f32]) {
+        for (d, s) in dst.iter_mut().zip(src) { *d = (upper(*s) >> 16) as u16; }
+    }
+}
+
+multiversion! {
+    fn plain_interleave(dst: &mut [u32], low: &[f32], high: &[f32]) {
+        for ((d, l), h) in dst.iter_mut().zip(low).zip(high) { *d = upper(*h) | (upper(*l) >> 16); }
+    }
+}
+
+/// Values of one row as bf16.
+pub fn halve(dst: &mut [u16], src: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if bf16_dot() {
+        // SAFETY: the instruction set was detected.
+        return unsafe { x86::halve(dst, src) };
+    }
+    plain_halve(dst, src);
+}
+
+/// Pairs (low, high) of two rows.
+pub fn interleave(dst: &mut [u32], low: &[f32], high: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if bf16_dot() {
+        // SAFETY: the instruction set was detected.
+        return unsafe { x86::interleave(dst, low, high) };
+    }
+    plain_interleave(dst, low, high);
+}
+
+/// Words of padding that [`pack_tile`] may write behind its last line.
+pub const TILE_PADDING: usize = 16;
+
+/// Columns of two-row pairs into a tile: line p gets the pairs of rows 2p and 2p + 1 of `x` (row stride `k`), `width` wide,
+/// written every `tile` words. Lines may run over into the next one, which is written after it.
+///
+/// # Safety
+/// `x` must be readable for 16 values in `2 lines` rows; `dst` writable for `lines * tile + TILE_PADDING` words.
+#[cfg(target_arch = "x86_64")]
+pub unsafe fn pack_tile(dst: *mut u32, tile: usize, x: *const f32, k: usize, lines: usize) {
+    unsafe { x86::pack_tile(dst, tile, x, k, lines) }
+}
+
+/// Rows of `src` `[rows, k]` as pairs `[rows][ld]`, an odd last value paired with zero.
+pub fn pair_rows(dst: &mut [u32], ld: usize, src: &[f32], k: usize) {
+    for (d, s) in dst.chunks_exact_mut(ld).zip(src.chunks_exact(k)) {
+        d[k / 2] = 0;
+        // SAFETY: a u32 slice of ld words is a u16 slice of 2 ld values.
+        let words = unsafe { std::slice::from_raw_parts_mut(d.as_mut_ptr().cast::<u16>(), 2 * ld) };
+        halve(&mut words[..k], s);
+    }
+}
+
+/// Two values per lane in plain Rust.
+#[derive(Clone, Copy)]
+pub struct PlainPairs([f32; 8]);
+
+// SAFETY: no instruction set is assumed; pointers are used within the trait's contract.
+unsafe impl Lanes for PlainPairs {
+    const WIDTH: usize = 8;
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        PlainPairs([x; 8])
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> Self {
+        PlainPairs(unsafe { p.cast::<[f32; 8]>().read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32) {
+        unsafe { p.cast::<[f32; 8]>().write_unaligned(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn fma(self, a: Self, b: Self) -> Self {
+        let high = |x: f32| f32::from_bits(x.to_bits() & 0xffff_0000);
+        let low = |x: f32| f32::from_bits(x.to_bits() << 16);
+        PlainPairs(std::array::from_fn(|i| {
+            low(a.0[i]).mul_add(low(b.0[i]), high(a.0[i]).mul_add(high(b.0[i]), self.0[i]))
+        }))
+    }
+    #[inline(always)]
+    unsafe fn add(self, o: Self) -> Self {
+        PlainPairs(std::array::from_fn(|i| self.0[i] + o.0[i]))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{Lanes, plain_halve, plain_interleave};
+    use std::arch::x86_64::*;
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    pub(super) fn halve(dst: &mut [u16], src: &[f32]) {
+        let n = dst.len().min(src.len());
+        let whole = n / 32 * 32;
+        for i in (0..whole).step_by(32) {
+            // SAFETY: i + 32 values of both slices exist.
+            unsafe {
+                let (a, b) = (_mm512_loadu_ps(src.as_ptr().add(i)), _mm512_loadu_ps(src.as_ptr().add(i + 16)));
+                let both = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(b, a));
+                _mm512_storeu_si512(dst.as_mut_ptr().add(i).cast(), both);
+            }
+        }
+        plain_halve(&mut dst[whole..n], &src[whole..n]);
+    }
+
+    /// Order of 16-bit values that puts pairs of (low, high) side by side.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn zip_order() -> __m512i {
+        let order: [u16; 32] = std::array::from_fn(|i| (i / 2 + 16 * (i % 2)) as u16);
+        // SAFETY: 64 bytes on the stack.
+        unsafe { _mm512_loadu_si512(order.as_ptr().cast()) }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    unsafe fn zip(low: *const f32, high: *const f32, order: __m512i) -> __m512i {
+        unsafe {
+            let both = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(high), _mm512_loadu_ps(low));
+            _mm512_permutexvar_epi16(order, std::mem::transmute::<__m512bh, __m512i>(both))
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    pub(super) fn interleave(dst: &mut [u32], low: &[f32], high: &[f32]) {
+        let n = dst.len().min(low.len()).min(high.len());
+        let whole = n / 16 * 16;
+        let order = zip_order();
+        for i in (0..whole).step_by(16) {
+            // SAFETY: i + 16 values of all three slices exist.
+            unsafe {
+                let words = zip(low.as_ptr().add(i), high.as_ptr().add(i), order);
+                _mm512_storeu_si512(dst.as_mut_ptr().add(i).cast(), words);
+            }
+        }
+        plain_interleave(&mut dst[whole..n], &low[whole..n], &high[whole..n]);
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    pub(super) unsafe fn pack_tile(dst: *mut u32, tile: usize, x: *const f32, k: usize, lines: usize) {
+        let order = zip_order();
+        for p in 0..lines {
+            // SAFETY: as promised by the caller.
+            unsafe {
+                let words = zip(x.add(2 * p * k), x.add((2 * p + 1) * k), order);
+                _mm512_storeu_si512(dst.add(p * tile).cast(), words);
+            }
+        }
+    }
+
+    /// Sixteen sums, one AVX512-BF16 instruction per step.
+    #[derive(Clone, Copy)]
+    pub struct Pairs512(__m512);
+
+    // SAFETY: plain forwarding to the intrinsics; the trait's contract asks callers for AVX-512F and AVX512-BF16.
+    unsafe impl Lanes for Pairs512 {
+        const WIDTH: usize = 16;
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> Self {
+            Pairs512(unsafe { _mm512_set1_ps(x) })
+        }
+        #[inline(always)]
+        unsafe fn load(p: *const f32) -> Self {
+            Pairs512(unsafe { _mm512_loadu_ps(p) })
+        }
+        #[inline(always)]
+        unsafe fn store(self, p: *mut f32) {
+            unsafe { _mm512_storeu_ps(p, self.0) }
+        }
+        #[inline(always)]
+        unsafe fn fma(self, a: Self, b: Self) -> Self {
+            unsafe {
+                let (a, b) =
+                    (std::mem::transmute::<__m512, __m512bh>(a.0), std::mem::transmute::<__m512, __m512bh>(b.0));
+                Pairs512(_mm512_dpbf16_ps(self.0, a, b))
+            }
+        }
+        #[inline(always)]
+        unsafe fn add(self, o: Self) -> Self {
+            Pairs512(unsafe { _mm512_add_ps(self.0, o.0) })
+        }
+    }
+}
+#[cfg(target_arch = "x86_64")]
+pub use x86::Pairs512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounding_is_to_nearest_even_and_keeps_what_is_not_a_number() {
+        assert_eq!(round(1.0), 1.0);
+        assert_eq!(round(1.0 + 1.0 / 256.0), 1.0);
+        assert_eq!(round(1.0 + 3.0 / 256.0), 1.0 + 4.0 / 256.0);
+        assert_eq!(round(-0.0).to_bits(), (-0.0f32).to_bits());
+        assert_eq!(round(f32::MAX), f32::INFINITY);
+        assert!(round(f32::NAN).is_nan() && round(f32::from_bits(0x7f80_0001)).is_nan());
+    }
+
+    #[test]
+    fn pairs_lie_low_half_first() {
+        let mut d = [7u32; 4];
+        pair_rows(&mut d, 2, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 3);
+        let one = |x: f32| x.to_bits() >> 16;
+        assert_eq!(d, [one(1.0) | one(2.0) << 16, one(3.0), one(4.0) | one(5.0) << 16, one(6.0)]);
+        let mut d = [0u32; 2];
+        interleave(&mut d, &[1.0, 2.0], &[3.0, 4.0]);
+        assert_eq!(d, [one(1.0) | one(3.0) << 16, one(2.0) | one(4.0) << 16]);
+    }
+}

@@ -1,0 +1,334 @@
+//! Linear layers in bf16: operands rounded to bf16, sums in f32, the three products of `linear` in the same shapes.
+//!
+//! Weights are rounded once per version into two packed copies (see [`Packed`]); activations are rounded on the fly, a block
+//! that fits the second-level cache at a time. As in f32, a sum runs over its contraction in ascending order (pair by pair),
+//! so no result depends on how the work was split.
+
+use crate::cpu::bf16::{TILE_PADDING, interleave, pair_rows};
+use crate::cpu::gemm::{Extent, Left, NR, Start, gemm_bf16};
+use crate::par::{self, Shared};
+use std::cell::RefCell;
+
+/// Bytes of rounded activations that one task keeps before it walks the weights.
+const BLOCK_BYTES: usize = 384 << 10;
+/// Tokens summed before a weight-gradient tile goes back to memory.
+const TOKEN_BLOCK: usize = 1024;
+/// Rows of the weight-gradient microkernel: activations are packed in tiles this wide.
+const TILE: usize = 12;
+/// Token pairs packed per tile before the next tile: their rows of x stay in cache.
+const LINES: usize = 32;
+
+thread_local! {
+    static ROWS: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+    static PANEL: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A buffer of this thread with at least `len` words.
+fn with_scratch<R>(
+    key: &'static std::thread::LocalKey<RefCell<Vec<u32>>>,
+    len: usize,
+    f: impl FnOnce(&mut [u32]) -> R,
+) -> R {
+    // Taken out while in use: a task that waits may run another one on this thread.
+    let mut buffer = key.take();
+    if buffer.len() < len {
+        buffer.resize(len, 0);
+    }
+    let result = f(&mut buffer[..len]);
+    key.replace(buffer);
+    result
+}
+
+/// A matrix `[n, k]` in bf16 pairs, as the products read it.
+#[derive(Clone, Debug, Default)]
+pub struct Packed {
+    /// Pairs along k, for y = x W^T: `[ceil(n/32)][ceil(k/2)][32]`.
+    forward: Vec<u32>,
+    /// Pairs along n, for d_x = d_y W: `[ceil(k/32)][ceil(n/32) 16][32]`; empty where no gradient flows.
+    backward: Vec<u32>,
+}
+
+impl Packed {
+    /// Rounds f32 panels `[ceil(n/32)][k][32]`; buffers are reused.
+    pub fn pack(&mut self, panels: &[f32], n: usize, k: usize, with_backward: bool) {
+        let (count, pairs) = (n.div_ceil(NR), k.div_ceil(2));
+        self.forward.resize(count * pairs * NR, 0);
+        let to = Shared::new(as_f32(&mut self.forward));
+        let zeros = [0f32; NR];
+        par::ranges(count * pairs, (1 << 14) / NR, |range| {
+            for at in range {
+                let (panel, p) = (at / pairs, at % pairs);
+                let row = |j: usize| &panels[(panel * k + j) * NR..][..NR];
+                // SAFETY: each task owns its rows of pairs.
+                let out = as_u32(unsafe { to.slice(at * NR, NR) });
+                interleave(out, row(2 * p), if 2 * p + 1 < k { row(2 * p + 1) } else { &zeros });
+            }
+        });
+        self.backward.resize(if with_backward { k.div_ceil(NR) * count * (NR / 2) * NR } else { 0 }, 0);
+        if !with_backward {
+            return;
+        }
+        let to = Shared::new(as_f32(&mut self.backward));
+        par::ranges(k.div_ceil(NR), 1, |range| {
+            let mut rounded = [0u32; NR / 2];
+            for block in range {
+                // SAFETY: each task owns its panels.
+                let out = as_u32(unsafe { to.slice(block * count * (NR / 2) * NR, count * (NR / 2) * NR) });
+                for panel in 0..count {
+                    for j in block * NR..((block + 1) * NR).min(k) {
+                        pair_rows_of_panel(&mut rounded, &panels[(panel * k + j) * NR..][..NR]);
+                        for (q, pair) in rounded.iter().enumerate() {
+                            out[(panel * (NR / 2) + q) * NR + j % NR] = *pair;
+                        }
+                    }
+                }
+            }
+        });
+    }
+
+    /// Bytes of both copies.
+    pub fn bytes(&self) -> usize {
+        (self.forward.len() + self.backward.len()) * 4
+    }
+}
+
+fn pair_rows_of_panel(dst: &mut [u32; NR / 2], src: &[f32]) {
+    let mut words = [0u16; NR];
+    crate::cpu::bf16::halve(&mut words, src);
+    for (d, w) in dst.iter_mut().zip(words.chunks_exact(2)) {
+        *d = u32::from(w[0]) | u32::from(w[1]) << 16;
+    }
+}
+
+fn as_f32(words: &mut [u32]) -> &mut [f32] {
+    // SAFETY: same size and alignment, every bit pattern is valid for both.
+    unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), words.len()) }
+}
+
+fn as_u32(words: &mut [f32]) -> &mut [u32] {
+    // SAFETY: as above.
+    unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), words.len()) }
+}
+
+/// y `[m, n]` = x `[m, k]` W^T, or y += x W^T with `add` (the product is summed first, then added).
+pub fn forward(y: &mut [f32], x: &[f32], w: &Packed, n: usize, k: usize, add: bool) {
+    assert_eq!(w.forward.len(), n.div_ceil(NR) * k.div_ceil(2) * NR, "bf16 linear: packed weights");
+    product(y, x, &w.forward, n, k, k.div_ceil(2), add);
+}
+
+/// d_x `[m, k]` += d_y `[m, n]` W, or = without `add`.
+pub fn backward_input(d_x: &mut [f32], d_y: &[f32], w: &Packed, n: usize, k: usize, add: bool) {
+    let pairs = n.div_ceil(NR) * (NR / 2);
+    assert_eq!(w.backward.len(), k.div_ceil(NR) * pairs * NR, "bf16 linear backward: packed weights");
+    product(d_x, d_y, &w.backward, k, n, pairs, add);
+}
+
+/// y `[m, n]` from x `[m, k]` and panels `[ceil(n/32)][pairs][32]`; pairs beyond k meet zeros.
+fn product(y: &mut [f32], x: &[f32], panels: &[u32], n: usize, k: usize, pairs: usize, add: bool) {
+    let m = x.len() / k;
+    assert!(y.len() == m * n && x.len() == m * k, "bf16 linear: shapes");
+    let count = n.div_ceil(NR);
+    // A row more than its words, so that rows do not fall on the same lines of the first-level cache.
+    let ld = (k / 2 + 1).max(pairs).next_multiple_of(16) + 16;
+    let block = (BLOCK_BYTES / (ld * 4) / TILE * TILE).clamp(2 * TILE, 16 * TILE);
+    let start = if add { Start::Add } else { Start::Zero };
+    let out = Shared::new(y);
+    let run = |rows: std::ops::Range<usize>, cols: std::ops::Range<usize>| {
+        with_scratch(&ROWS, block.min(rows.len()) * ld, |scratch| {
+            let mut r = rows.start;
+            while r < rows.end {
+                let m = (rows.end - r).min(block);
+                pair_rows(&mut scratch[..m * ld], ld, &x[r * k..(r + m) * k], k);
+                for row in scratch[..m * ld].chunks_exact_mut(ld) {
+                    row[k.div_ceil(2)..pairs.max(k.div_ceil(2))].fill(0);
+                }
+                for p in cols.clone() {
+                    let e = Extent { m, outer: 1, inner: pairs, n: (n - p * NR).min(NR) };
+                    let a = Left { base: scratch.as_ptr().cast(), row: ld, outer: 0, inner: 1 };
+                    let b = panels[p * pairs * NR..].as_ptr().cast();
+                    // SAFETY: scratch holds m rows of ld words, panel p exists (asserted); tasks own disjoint rows or columns.
+                    unsafe { gemm_bf16(e, a, b, NR, out.at(r * n + p * NR), n, start) };
+                }
+                r += m;
+            }
+        });
+    };
+    if m >= par::threads() * 2 * TILE {
+        par::ranges(m, (2 * TILE).max(block.min(m / (2 * par::threads()))), |rows| run(rows, 0..count));
+    } else {
+        par::ranges(count, (1_usize << 16).div_ceil(k * m.max(1) * NR).max(1), |cols| run(0..m, cols));
+    }
+}
+
+/// d_w (f32 panels of `[n, k]`) += d_y^T x, summed over tokens in order, [`TOKEN_BLOCK`] at a time.
+pub fn backward_weight(d_w: &mut [f32], d_y: &[f32], x: &[f32], n: usize, k: usize) {
+    let m = d_y.len() / n;
+    assert!(x.len() == m * k && d_w.len() == n.div_ceil(NR) * NR * k, "bf16 weight gradient: shapes");
+    let (count, tiles) = (n.div_ceil(NR), k.div_ceil(TILE));
+    let pieces = if count >= par::threads() * 2 { 1 } else { (par::threads() * 2).div_ceil(count).min(tiles) };
+    let step = tiles.div_ceil(pieces);
+    let pieces = tiles.div_ceil(step);
+    let out = Shared::new(d_w);
+    for t0 in (0..m).step_by(TOKEN_BLOCK) {
+        let tokens = (m - t0).min(TOKEN_BLOCK);
+        let pairs = tokens.div_ceil(2);
+        with_scratch(&ROWS, tiles * tile_words(pairs), |packed| {
+            pack_tokens(packed, &x[t0 * k..(t0 + tokens) * k], k, pairs);
+            par::ranges(count * pieces, 1, |tasks| {
+                with_scratch(&PANEL, pairs * NR, |block| {
+                    let mut loaded = usize::MAX;
+                    for task in tasks {
+                        let (p, piece) = (task / pieces, task % pieces);
+                        if loaded != p {
+                            pack_columns(block, &d_y[t0 * n..(t0 + tokens) * n], n, p * NR);
+                            loaded = p;
+                        }
+                        for tile in piece * step..((piece + 1) * step).min(tiles) {
+                            let rows = (k - tile * TILE).min(TILE);
+                            let e = Extent { m: rows, outer: 1, inner: pairs, n: NR };
+                            let base = packed[tile * tile_words(pairs)..].as_ptr().cast();
+                            let a = Left { base, row: 1, outer: 0, inner: TILE };
+                            // SAFETY: the tile holds `pairs` rows of 12 words, the block of 32; this task alone writes rows
+                            // of this tile of panel p.
+                            unsafe {
+                                let c = out.at((p * k + tile * TILE) * NR);
+                                gemm_bf16(e, a, block.as_ptr().cast(), NR, c, NR, Start::Add);
+                            }
+                        }
+                    }
+                });
+            });
+        });
+    }
+}
+
+/// Words of one tile of packed tokens.
+fn tile_words(pairs: usize) -> usize {
+    pairs * TILE + TILE_PADDING
+}
+
+/// x `[tokens, k]` as pairs of tokens in tiles `[ceil(k/12)]` of `[pairs][12]` (and padding).
+fn pack_tokens(packed: &mut [u32], x: &[f32], k: usize, pairs: usize) {
+    let (tiles, words) = (k.div_ceil(TILE), tile_words(pairs));
+    let to = Shared::new(as_f32(packed));
+    let tokens = x.len() / k;
+    par::ranges(tiles, (1_usize << 13).div_ceil(tokens * TILE).max(1), |range| {
+        for p0 in (0..pairs).step_by(LINES) {
+            let lines = (pairs - p0).min(LINES);
+            for tile in range.clone() {
+                // SAFETY: each task owns its tiles.
+                let out = as_u32(unsafe { to.slice(tile * words, words) });
+                pack_lines(&mut out[p0 * TILE..], x, k, tile * TILE, p0, lines, tokens);
+            }
+        }
+    });
+}
+
+/// Lines `p0..p0 + lines` of the tile that begins at column `from`.
+fn pack_lines(out: &mut [u32], x: &[f32], k: usize, from: usize, p0: usize, lines: usize, tokens: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if crate::cpu::simd::bf16_dot() {
+        // Whole vectors while 16 columns lie inside x; the rest below.
+        let inside = if from + 16 <= k { tokens / 2 } else { ((tokens * k).saturating_sub(from + 16) / k).div_ceil(2) };
+        let fast = lines.min(inside.saturating_sub(p0));
+        // SAFETY: rows 2 p0 .. 2 (p0 + fast) have 16 readable values from `from` on, inside x; the tile has its padding.
+        unsafe { crate::cpu::bf16::pack_tile(out.as_mut_ptr(), TILE, x[2 * p0 * k + from..].as_ptr(), k, fast) };
+        return pack_lines_plain(&mut out[fast * TILE..], x, k, from, p0 + fast, lines - fast, tokens);
+    }
+    pack_lines_plain(out, x, k, from, p0, lines, tokens);
+}
+
+fn pack_lines_plain(out: &mut [u32], x: &[f32], k: usize, from: usize, p0: usize, lines: usize, tokens: usize) {
+    let width = (k - from).min(TILE);
+    let zeros = [0f32; TILE];
+    for p in 0..lines {
+        let row = |t: usize| if t < tokens { &x[t * k + from..][..width] } else { &zeros[..width] };
+        interleave(&mut out[p * TILE..][..width], row(2 * (p0 + p)), row(2 * (p0 + p) + 1));
+    }
+}
+
+/// Columns `from..from + 32` of d_y `[tokens, n]` as pairs of tokens `[pairs][32]`, zero padded.
+fn pack_columns(block: &mut [u32], d_y: &[f32], n: usize, from: usize) {
+    let width = (n - from).min(NR);
+    let zeros = [0f32; NR];
+    let rows = d_y.len() / n;
+    for (p, line) in block.chunks_exact_mut(NR).enumerate() {
+        let low = &d_y[2 * p * n + from..][..width];
+        let high = if 2 * p + 1 < rows { &d_y[(2 * p + 1) * n + from..][..width] } else { &zeros[..width] };
+        interleave(&mut line[..width], low, high);
+        line[width..].fill(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::bf16::round;
+    use crate::linear::tests::noise;
+    use crate::params::Layout;
+
+    fn rounded(values: &[f32]) -> Vec<f64> {
+        values.iter().map(|v| f64::from(round(*v))).collect()
+    }
+
+    fn close(a: &[f32], b: &[f64], tolerance: f64) {
+        assert_eq!(a.len(), b.len());
+        for (i, (x, y)) in a.iter().zip(b).enumerate() {
+            assert!((f64::from(*x) - y).abs() < tolerance, "at {i}: {x} {y}");
+        }
+    }
+
+    #[test]
+    fn all_three_products_equal_the_reference_of_rounded_operands_on_odd_shapes() {
+        for (m, n, k) in [(1, 5, 3), (3, 32, 40), (33, 70, 17), (100, 31, 65), (300, 64, 24), (1100, 33, 14)] {
+            let (x, w, d_y) = (noise(m * k, 1), noise(n * k, 2), noise(m * n, 3));
+            let mut packed = Packed::default();
+            packed.pack(&Layout::Panels { n, k }.store(w.clone()), n, k, true);
+            let (rx, rw, rd) = (rounded(&x), rounded(&w), rounded(&d_y));
+            for add in [false, true] {
+                let mut y = noise(m * n, 4);
+                let begin = if add { y.clone() } else { vec![0.0; m * n] };
+                let want: Vec<f64> = (0..m * n)
+                    .map(|i| f64::from(begin[i]) + (0..k).map(|p| rx[i / n * k + p] * rw[i % n * k + p]).sum::<f64>())
+                    .collect();
+                forward(&mut y, &x, &packed, n, k, add);
+                close(&y, &want, 1e-4);
+                let mut d_x = vec![0.5; m * k];
+                let begin = if add { 0.5 } else { 0.0 };
+                let want: Vec<f64> = (0..m * k)
+                    .map(|i| begin + (0..n).map(|p| rd[i / k * n + p] * rw[p * k + i % k]).sum::<f64>())
+                    .collect();
+                backward_input(&mut d_x, &d_y, &packed, n, k, add);
+                close(&d_x, &want, 1e-4);
+            }
+            let layout = Layout::Panels { n, k };
+            let mut d_w = layout.store(vec![0.25; n * k]);
+            let want: Vec<f64> =
+                (0..n * k).map(|i| 0.25 + (0..m).map(|p| rd[p * n + i / k] * rx[p * k + i % k]).sum::<f64>()).collect();
+            backward_weight(&mut d_w, &d_y, &x, n, k);
+            close(&layout.load(&d_w), &want, 3e-4);
+        }
+    }
+
+    #[test]
+    fn a_row_has_the_same_bits_in_any_batch_and_gradients_on_any_threads() {
+        let (m, n, k) = (1300, 70, 129);
+        let (x, d_y) = (noise(m * k, 5), noise(m * n, 6));
+        let mut w = Packed::default();
+        w.pack(&Layout::Panels { n, k }.store(noise(n * k, 7)), n, k, true);
+        let run = || {
+            let (mut y, mut d_x, mut d_w) = (vec![0.0; m * n], vec![0.0; m * k], vec![0.0; n.div_ceil(NR) * NR * k]);
+            forward(&mut y, &x, &w, n, k, false);
+            backward_input(&mut d_x, &d_y, &w, n, k, true);
+            backward_weight(&mut d_w, &d_y, &x, n, k);
+            (y, d_x, d_w)
+        };
+        let all = run();
+        assert!(all == par::serial(run));
+        for row in [0, 7, 1299] {
+            let mut y = vec![0.0; n];
+            forward(&mut y, &x[row * k..(row + 1) * k], &w, n, k, false);
+            assert_eq!(y, all.0[row * n..(row + 1) * n]);
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Lanes: micro-batches side by side, each lane with tapes and gradients of its own.
+//!
+//! A small model spends more time waking threads for every product than multiplying. So its micro-batches are dealt out to a
+//! fixed number of lanes; a lane works alone on one thread, and the lanes' gradients are added in order at the end. The number
+//! of lanes is a property of the model, never of the machine: the gradient has the same bits on any number of threads.
+
+use aha_kernels::{Gradients, ParamStore, Tape, par};
+use rayon::prelude::*;
+
+/// Lanes of a small model.
+const LANES: usize = 4;
+/// Models with more bytes of weights have one lane, which shares every product between the threads.
+const SMALL_BYTES: usize = 96 << 20;
+
+/// What one lane works with.
+pub struct Lane {
+    /// Remembers for the backward.
+    pub tape: Tape,
+    /// Remembers nothing: for the reference and for validation.
+    pub quiet: Tape,
+    /// The lane's share of the gradients.
+    pub grads: Gradients,
+}
+
+/// All lanes of a training.
+pub struct Lanes {
+    lanes: Vec<Lane>,
+}
+
+impl Lanes {
+    /// Lanes for a model of this size.
+    pub fn new(params: &ParamStore) -> Self {
+        let bytes: usize = params.iter().map(|(_, p)| p.data.len() * 4).sum();
+        let count = if bytes > SMALL_BYTES { 1 } else { LANES };
+        let lane = || Lane { tape: Tape::new(true), quiet: Tape::new(false), grads: Gradients::new(params) };
+        Lanes { lanes: (0..count).map(|_| lane()).collect() }
+    }
+
+    /// Tokens of a micro-batch: at most `limit`, and so few that every lane has work.
+    pub fn micro_batch_tokens(&self, limit: usize, total: usize) -> usize {
+        limit.min(total.div_ceil(self.lanes.len())).max(1)
+    }
+
+    /// Does `work` for every micro-batch, in order within a lane; what it returned, in the order of `parts`.
+    /// [`Lanes::grads`] is then the sum over all of them.
+    pub fn run<P: Sync, T: Send>(&mut self, parts: &[P], work: impl Fn(&mut Lane, &P) -> T + Sync) -> Vec<T> {
+        let count = self.lanes.len();
+        let alone = count > 1 && par::threads() <= count;
+        let deal = |(i, lane): (usize, &mut Lane)| -> Vec<T> {
+            lane.grads.zero();
+            let own = &parts[i * parts.len() / count..(i + 1) * parts.len() / count];
+            let mut all = || own.iter().map(|p| work(lane, p)).collect();
+            if alone { par::serial(all) } else { all() }
+        };
+        let done: Vec<Vec<T>> = if count == 1 {
+            self.lanes.iter_mut().enumerate().map(deal).collect()
+        } else {
+            self.lanes.par_iter_mut().enumerate().with_max_len(1).map(deal).collect()
+        };
+        let (first, rest) = self.lanes.split_first_mut().expect("there is a lane");
+        first.grads.add(&rest.iter().map(|lane| &lane.grads).collect::<Vec<_>>());
+        done.into_iter().flatten().collect()
+    }
+
+    /// The sum of the last run.
+    pub fn grads(&self) -> &Gradients {
+        &self.lanes[0].grads
+    }
+
+    /// A tape that remembers nothing.
+    pub fn quiet(&mut self) -> &mut Tape {
+        &mut self.lanes[0].quiet
+    }
+}

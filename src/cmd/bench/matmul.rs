@@ -1,0 +1,56 @@
+//! The three products of a linear layer at one shape.
+
+use super::{median, noise};
+use crate::args::{count, precision};
+use crate::output::Output;
+use aha_kernels::linear;
+use aha_kernels::{Init, Layout, ParamStore};
+use aha_pipeline::recipe::Precision;
+use serde_json::json;
+
+/// Forward, input gradient and weight gradient of one linear layer, in GFLOP/s.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Rows of the activations.
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = count)]
+    m: usize,
+    /// Input width.
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = count)]
+    k: usize,
+    /// Output width.
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = count)]
+    n: usize,
+    /// Repetitions; the median counts.
+    #[arg(long, value_name = "N", default_value_t = 15, value_parser = count)]
+    repeat: usize,
+    /// In what numbers: f32, bf16, or auto for the faster one on this processor.
+    #[arg(long, value_name = "TYPE", default_value = "bf16", value_parser = precision)]
+    precision: Precision,
+    /// Print one JSON object on the last line of stdout.
+    #[arg(long)]
+    json: bool,
+}
+
+/// GFLOP/s of forward, input gradient, weight gradient.
+pub(super) fn measure(m: usize, k: usize, n: usize, repeat: usize, precision: Precision) -> [f64; 3] {
+    let mut params = ParamStore::default();
+    let id = params.init("weight", Layout::Panels { n, k }, Init::Normal { std: 0.02, seed: 1 });
+    params.set_precision(precision.resolve(), true);
+    let (x, d_y) = (noise(m * k), noise(m * n));
+    let (mut y, mut d_x, mut d_w) = (vec![0f32; m * n], vec![0f32; m * k], vec![0f32; params.data(id).len()]);
+    let w = params.weight(id);
+    let work = 2e-9 * (m * n * k) as f64;
+    [
+        work / median(repeat, || linear::forward(&mut y, &x, w, false)),
+        work / median(repeat, || linear::backward_input(&mut d_x, &d_y, w, false)),
+        work / median(repeat, || linear::backward_weight(&mut d_w, &d_y, &x, w)),
+    ]
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+    let [forward, input, weight] = measure(args.m, args.k, args.n, args.repeat, args.precision);
+    let output = Output::new(args.json);
+    output.text(format!("forward {forward:.0}  input gradient {input:.0}  weight gradient {weight:.0} GFLOP/s"));
+    output.object(&json!({"forward": forward, "input": input, "weight": weight}));
+    Ok(())
+}
