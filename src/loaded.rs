@@ -60,7 +60,11 @@ impl Loaded {
     /// A tensor that cannot be read.
     pub fn decoder(&self, precision: Precision) -> anyhow::Result<Decoder> {
         let config = self.checkpoint.config().clone();
-        let decoder = Decoder::from_tensors(config, |name| self.checkpoint.read(name));
+        let read = |name: &str| self.checkpoint.read(name);
+        let decoder = match precision {
+            Precision::Quantized => Decoder::quantized(config, read, |name| self.checkpoint.read_quantized(name)),
+            _ => Decoder::from_tensors(config, read),
+        };
         let mut decoder = decoder.with_context(|| self.name.clone())?;
         decoder.params.set_precision(precision.resolve(), false);
         Ok(decoder)

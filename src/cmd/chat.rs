@@ -29,7 +29,8 @@ pub struct Args {
     /// System message, for models with a chat template [default: none].
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
-    /// In what numbers matrix products run: f32, bf16, or auto for the faster one on this processor.
+    /// In what numbers matrix products run: f32, bf16, auto for the faster of these on this processor, or quantized for the
+    /// whole numbers of a GGUF file (8 bits for others), which read the least memory.
     #[arg(long, value_name = "TYPE", default_value = "auto", value_parser = precision)]
     precision: Precision,
     /// Sampling temperature; 0 takes the likeliest token always.

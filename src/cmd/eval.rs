@@ -70,7 +70,8 @@ pub struct Args {
     /// Write every judged sample there, one JSON object per line [default: nowhere].
     #[arg(long, value_name = "FILE.jsonl")]
     output: Option<PathBuf>,
-    /// In what numbers matrix products run: f32, bf16, or auto for the faster one on this processor.
+    /// In what numbers matrix products run: f32, bf16, auto for the faster of these on this processor, or quantized for the
+    /// whole numbers of a GGUF file (8 bits for others), which read the least memory.
     #[arg(long, value_name = "TYPE", default_value = "auto", value_parser = precision)]
     precision: Precision,
     /// Print one JSON object, {"model", "tasks": {NAME: measures}}, on the last line of stdout.
@@ -116,7 +117,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         seed: mix(args.seed),
         engine: EngineConfig::default(),
     };
-    let decoder = model.decoder(args.precision.resolve())?;
+    let decoder = model.decoder(args.precision)?;
     let control = Arc::new(Control::default());
     let stop = control.clone();
     interrupt::on_ctrl_c("stopping; press again to stop at once", move || stop.stop.store(true, Ordering::SeqCst))?;

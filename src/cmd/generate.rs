@@ -59,7 +59,8 @@ pub struct Args {
     /// Never use the chat template; messages are refused.
     #[arg(long)]
     raw: bool,
-    /// In what numbers matrix products run: f32, bf16, or auto for the faster one on this processor.
+    /// In what numbers matrix products run: f32, bf16, auto for the faster of these on this processor, or quantized for the
+    /// whole numbers of a GGUF file (8 bits for others), which read the least memory.
     #[arg(long, value_name = "TYPE", default_value = "auto", value_parser = precision)]
     precision: Precision,
     /// Print one JSON object (prompts, completions, tokens, speed) on the last line of stdout.

@@ -33,7 +33,8 @@ pub struct Args {
     /// Divides the logits.
     #[arg(long, value_name = "T", default_value = "1.0", value_parser = positive)]
     temperature: f32,
-    /// In what numbers matrix products run: f32, bf16, or auto for the faster one on this processor.
+    /// In what numbers matrix products run: f32, bf16, auto for the faster of these on this processor, or quantized for the
+    /// whole numbers of a GGUF file (8 bits for others), which read the least memory.
     #[arg(long, value_name = "TYPE", default_value = "auto", value_parser = precision)]
     precision: Precision,
     /// Print one JSON object (sequences, tokens, mean log-probability, perplexity) on the last line of stdout.

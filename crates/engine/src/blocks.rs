@@ -43,6 +43,16 @@ impl BlockManager {
         block
     }
 
+    /// Whether another block can only come from one that is given up.
+    pub fn is_full(&self, cache: &KvCache) -> bool {
+        self.free.is_empty() && cache.len() == self.limit
+    }
+
+    /// Owners of a block.
+    pub fn owners(&self, block: u32) -> u32 {
+        self.counts[block as usize]
+    }
+
     /// One more owner.
     pub fn share(&mut self, block: u32) {
         self.counts[block as usize] += 1;

@@ -8,6 +8,7 @@
 //! The numbers of a sample depend on its request alone, not on the batch it ran in, nor on the number of workers.
 
 pub mod blocks;
+mod prefix;
 pub mod request;
 pub mod sampler;
 pub mod score;

@@ -1,6 +1,7 @@
 //! A worker: its share of the requests, its own cache, one decoding step after another.
 
 use crate::blocks::BlockManager;
+use crate::prefix::PrefixCache;
 use crate::request::{Completion, EngineConfig, EngineError, FinishReason, Request};
 use crate::sampler;
 use aha_kernels::{Attend, BLOCK_TOKENS, CacheSpan, KvCache, Tape, linear, par};
@@ -116,6 +117,7 @@ struct Worker<'a> {
     control: &'a Control,
     cache: KvCache,
     blocks: BlockManager,
+    prefixes: PrefixCache,
     tape: Tape,
     logits: Vec<f32>,
     running: Vec<Running>,
@@ -137,6 +139,7 @@ impl<'a> Worker<'a> {
             control,
             cache: KvCache::new(decoder.cache_shape()),
             blocks: BlockManager::new(blocks),
+            prefixes: PrefixCache::default(),
             tape: Tape::new(false),
             logits: Vec::new(),
             running: Vec::new(),
@@ -180,10 +183,14 @@ impl<'a> Worker<'a> {
     fn start(&mut self, request: usize, samples: std::ops::Range<usize>) {
         let r = &self.requests[request];
         let total = r.prompt.len();
-        let owned: Vec<u32> = (0..total.div_ceil(BLOCK_TOKENS)).map(|_| self.blocks.take(&mut self.cache)).collect();
+        let mut owned = self.prefixes.find(&r.prompt, &mut self.blocks);
+        let known = owned.len() * BLOCK_TOKENS;
+        while owned.len() < total.div_ceil(BLOCK_TOKENS) {
+            owned.push(self.block());
+        }
         let width = self.decoder.config.hidden_size;
         let mut last = Vec::new();
-        for start in (0..total).step_by(self.config.prefill_chunk.max(1)) {
+        for start in (known..total).step_by(self.config.prefill_chunk.max(1)) {
             let rows = (total - start).min(self.config.prefill_chunk.max(1));
             let tokens: Arc<[u32]> = r.prompt[start..start + rows].into();
             let positions: Arc<[u32]> = (start as u32..(start + rows) as u32).collect();
@@ -197,6 +204,7 @@ impl<'a> Worker<'a> {
             last = self.tape.value(h)[(rows - 1) * width..].to_vec();
             self.tape.reset();
         }
+        self.prefixes.insert(&r.prompt, &owned, &mut self.blocks);
         let vocab = self.decoder.config.vocab_size;
         let mut logits = vec![0f32; vocab];
         linear::forward(&mut logits, &last, self.decoder.params.weight(self.decoder.head()), false);
@@ -210,7 +218,7 @@ impl<'a> Worker<'a> {
             } else {
                 blocks.iter().for_each(|b| self.blocks.share(*b));
                 if shared < owned.len() {
-                    let copy = self.blocks.take(&mut self.cache);
+                    let copy = self.block();
                     self.cache.copy(owned[shared], copy);
                     blocks.push(copy);
                 }
@@ -224,6 +232,14 @@ impl<'a> Worker<'a> {
         }
     }
 
+    /// A block with one owner; a known prefix is given up where there is no other.
+    fn block(&mut self) -> u32 {
+        if self.blocks.is_full(&self.cache) {
+            self.prefixes.evict(&mut self.blocks);
+        }
+        self.blocks.take(&mut self.cache)
+    }
+
     /// Decodes one token of every running sample.
     fn step(&mut self) {
         let mut running = std::mem::take(&mut self.running);
@@ -232,7 +248,7 @@ impl<'a> Worker<'a> {
         for s in &mut running {
             let position = self.requests[s.request].prompt.len() + s.tokens.len() - 1;
             if position / BLOCK_TOKENS == s.blocks.len() {
-                s.blocks.push(self.blocks.take(&mut self.cache));
+                s.blocks.push(self.block());
             }
             tokens.push(*s.tokens.last().expect("a running sample has drawn a token"));
             positions.push(position as u32);

@@ -3,6 +3,7 @@
 use crate::cpu::{NR, math};
 use crate::par::{self, Shared};
 use crate::params::Layout;
+use crate::quant::Quantized;
 
 /// out `[T, D]` = rows of the table.
 pub fn forward(out: &mut [f32], table: &[f32], layout: Layout, tokens: &[u32]) {
@@ -25,6 +26,13 @@ pub fn forward(out: &mut [f32], table: &[f32], layout: Layout, tokens: &[u32]) {
             }
         }
     });
+}
+
+/// out `[T, D]` = rows of a quantised table.
+pub fn quantized(out: &mut [f32], table: &Quantized, tokens: &[u32]) {
+    for (row, token) in out.chunks_exact_mut(table.shape()[1]).zip(tokens) {
+        table.row(*token as usize, row);
+    }
 }
 
 /// d_table += rows of d_out, in token order.

@@ -18,6 +18,7 @@ pub mod logprob;
 pub mod norm;
 pub mod par;
 pub mod params;
+pub mod quant;
 pub mod rope;
 mod scratch;
 pub mod swiglu;

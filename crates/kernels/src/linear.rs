@@ -7,6 +7,7 @@ use crate::cpu::gemm::{Extent, Left, NR, Start, gemm};
 use crate::linear_bf16;
 use crate::par::{self, Shared};
 use crate::params::Weight;
+use crate::quant;
 
 /// Rows of x that one task takes while a panel stays in cache.
 const ROW_BLOCK: usize = 96;
@@ -16,6 +17,9 @@ const TOKEN_BLOCK: usize = 256;
 /// y `[m, n]` = x `[m, k]` W^T, or y += x W^T with `add` (the product is summed first, then added).
 pub fn forward(y: &mut [f32], x: &[f32], w: Weight, add: bool) {
     let (n, k) = (w.n, w.k);
+    if let Some(quantized) = w.quantized {
+        return quant::forward(y, x, quantized, add);
+    }
     if let Some(packed) = w.packed {
         return linear_bf16::forward(y, x, packed, n, k, add);
     }

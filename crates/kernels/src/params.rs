@@ -6,6 +6,7 @@
 
 use crate::cpu::NR;
 use crate::linear_bf16::Packed;
+use crate::quant::{QuantRows, Quantized};
 use rayon::prelude::*;
 
 /// Index of a parameter in its store.
@@ -122,12 +123,14 @@ pub struct Weight<'a> {
     pub panels: &'a [f32],
     /// The same in bf16, when products run in it.
     pub packed: Option<&'a Packed>,
+    /// The same in whole numbers; `panels` is empty then.
+    pub quantized: Option<&'a Quantized>,
 }
 
 impl<'a> Weight<'a> {
     /// A matrix whose products run in f32.
     pub fn f32(panels: &'a [f32], n: usize, k: usize) -> Self {
-        Weight { n, k, panels, packed: None }
+        Weight { n, k, panels, packed: None, quantized: None }
     }
 }
 
@@ -144,6 +147,8 @@ pub struct Param {
     pub trainable: bool,
     /// Matrices of a bf16 store: the values rounded, as of the last [`ParamStore::refresh`].
     packed: Option<Packed>,
+    /// A matrix for inference only; `data` is empty then.
+    quantized: Option<Quantized>,
 }
 
 /// How a fresh parameter begins.
@@ -179,8 +184,23 @@ impl ParamStore {
     pub fn add(&mut self, name: impl Into<String>, layout: Layout, values: Vec<f32>) -> ParamId {
         assert_eq!(values.len(), layout.shape().iter().product::<usize>(), "values do not fill the layout");
         let data = layout.store(values);
-        self.params.push(Param { name: name.into(), layout, data, trainable: true, packed: None });
+        self.params.push(Param { name: name.into(), layout, data, trainable: true, packed: None, quantized: None });
         self.stale = true;
+        ParamId(self.params.len() - 1)
+    }
+
+    /// Adds a matrix in whole numbers, for inference.
+    pub fn add_quantized(&mut self, name: impl Into<String>, layout: Layout, rows: &QuantRows) -> ParamId {
+        assert_eq!(layout.shape(), [rows.n, rows.k], "quantised rows have the shape of the layout");
+        let quantized = Some(Quantized::new(rows));
+        self.params.push(Param {
+            name: name.into(),
+            layout,
+            data: Vec::new(),
+            trainable: false,
+            packed: None,
+            quantized,
+        });
         ParamId(self.params.len() - 1)
     }
 
@@ -216,7 +236,7 @@ impl ParamStore {
     pub fn refresh(&mut self) {
         let (precision, gradients) = (self.precision, self.gradients);
         self.params.par_iter_mut().with_max_len(1).for_each(|p| match (precision, p.layout) {
-            (Precision::Bf16, Layout::Panels { n, k }) => {
+            (Precision::Bf16, Layout::Panels { n, k }) if p.quantized.is_none() => {
                 p.packed.get_or_insert_default().pack(&p.data, n, k, gradients);
             }
             _ => p.packed = None,
@@ -232,7 +252,8 @@ impl ParamStore {
         assert!(!self.stale || self.precision == Precision::F32, "parameters changed and were not refreshed");
         let p = &self.params[id.0];
         let shape = p.layout.shape();
-        Weight { n: shape[0], k: shape[1], panels: &p.data, packed: p.packed.as_ref() }
+        let (packed, quantized) = (p.packed.as_ref(), p.quantized.as_ref());
+        Weight { n: shape[0], k: shape[1], panels: &p.data, packed, quantized }
     }
 
     /// All parameters, to be changed; raises the version.

@@ -3,10 +3,12 @@
 //! Reading is by position in the file, so memory holds only the tensor asked for.
 
 mod gguf;
+mod gguf_blocks;
 mod gguf_header;
 mod safetensors;
 mod save;
 
+use aha_kernels::quant::QuantRows;
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -87,6 +89,24 @@ impl Checkpoint {
             Source::Safetensors(store) => store.read(name),
             Source::Gguf(store) => store.read(name, &self.config),
         }
+    }
+
+    /// Reads one matrix in whole numbers: as a GGUF file has it, otherwise rounded to 8 bits. `None` for vectors and for
+    /// rows that are no multiple of 32 long.
+    ///
+    /// # Errors
+    /// Those of [`Checkpoint::read`].
+    pub fn read_quantized(&self, name: &str) -> Result<Option<QuantRows>> {
+        let Some(&[n, k]) = self.wanted.get(name).map(Vec::as_slice) else { return Ok(None) };
+        if !k.is_multiple_of(32) {
+            return Ok(None);
+        }
+        if let Source::Gguf(store) = &self.source
+            && let Some(rows) = store.read_quantized(name, &self.config)?
+        {
+            return Ok(Some(rows));
+        }
+        Ok(Some(QuantRows::from_f32(&self.read(name)?, n, k)))
     }
 
     /// Tensors in the files that the model does not use, sorted, under the names they have there.

@@ -5,6 +5,7 @@
 
 use crate::config::ModelConfig;
 use aha_kernels::attention::Heads;
+use aha_kernels::quant::QuantRows;
 use aha_kernels::rope::Rope;
 use aha_kernels::{Attend, CacheShape, Init, Layout, ParamId, ParamStore, Tape, Var};
 use std::collections::HashMap;
@@ -81,6 +82,26 @@ impl Decoder {
         Ok(Self::assemble(config, params))
     }
 
+    /// A decoder for inference whose matrices stay in whole numbers where `quantized(name)` gives them.
+    ///
+    /// # Errors
+    /// Whatever the two readers answer.
+    pub fn quantized<E>(
+        config: ModelConfig,
+        mut read: impl FnMut(&str) -> Result<Vec<f32>, E>,
+        mut quantized: impl FnMut(&str) -> Result<Option<QuantRows>, E>,
+    ) -> Result<Self, E> {
+        let mut params = ParamStore::default();
+        for spec in config.tensors() {
+            let layout = layout(&config, &spec.name, &spec.shape);
+            match quantized(&spec.name)? {
+                Some(rows) => params.add_quantized(&spec.name, layout, &rows),
+                None => params.add(&spec.name, layout, read(&spec.name)?),
+            };
+        }
+        Ok(Self::assemble(config, params))
+    }
+
     fn assemble(config: ModelConfig, params: ParamStore) -> Self {
         let ids: HashMap<&str, ParamId> = params.iter().map(|(id, p)| (p.name.as_str(), id)).collect();
         let find = |name: String| *ids.get(name.as_str()).expect("every tensor of the config was added");
@@ -129,7 +150,7 @@ impl Decoder {
 
     /// Bytes of all parameters in f32.
     pub fn bytes(&self) -> u64 {
-        self.params.iter().map(|(_, p)| p.data.len() as u64 * 4).sum()
+        self.params.iter().map(|(_, p)| p.layout.stored() as u64 * 4).sum()
     }
 
     /// Final hidden states `[T, D]`, after the last norm, of packed `tokens` at `positions`.
@@ -138,49 +159,55 @@ impl Decoder {
     /// When a position is at or beyond `max_position_embeddings` rounded up to 512, or a token is outside the vocabulary;
     /// callers check both.
     pub fn hidden(&self, tape: &mut Tape, tokens: &Arc<[u32]>, positions: &Arc<[u32]>, attend: &mut Attend) -> Var {
-        let (c, p) = (&self.config, &self.params);
+        let mut x = tape.embedding(&self.params, self.embedding, tokens);
+        for i in 0..self.blocks.len() {
+            x = tape.block(i, x, |tape| self.block(tape, i, x, positions, attend));
+        }
+        let out = tape.norm(&self.params, x, self.norm, self.config.rms_norm_eps);
+        tape.release(x);
+        out
+    }
+
+    /// One block: x + Attention(RMSNorm(x)), and its MLP. `x` is released.
+    pub fn block(&self, tape: &mut Tape, i: usize, x: Var, positions: &Arc<[u32]>, attend: &mut Attend) -> Var {
+        let (c, p, b) = (&self.config, &self.params, &self.blocks[i]);
         let heads = Heads {
             query: c.num_attention_heads,
             kv: c.num_key_value_heads,
             dim: c.head_dim,
             scale: (c.head_dim as f32).powf(-0.5),
         };
-        let mut x = tape.embedding(p, self.embedding, tokens);
-        for (i, b) in self.blocks.iter().enumerate() {
-            let h = tape.norm(p, x, b.attention_norm, c.rms_norm_eps);
-            let mut q = tape.linear(p, h, b.q.weight, b.q.bias, None);
-            let mut k = tape.linear(p, h, b.k.weight, b.k.bias, None);
-            let v = tape.linear(p, h, b.v.weight, b.v.bias, None);
-            tape.release(h);
-            if let (Some(q_norm), Some(k_norm)) = (b.q_norm, b.k_norm) {
-                let (plain_q, plain_k) = (q, k);
-                q = tape.norm(p, q, q_norm, c.rms_norm_eps);
-                k = tape.norm(p, k, k_norm, c.rms_norm_eps);
-                tape.release(plain_q);
-                tape.release(plain_k);
-            }
-            tape.rope(q, &self.rope, positions);
-            tape.rope(k, &self.rope, positions);
-            let a = tape.attention(q, k, v, i, attend, heads);
-            for used in [q, k, v] {
-                tape.release(used);
-            }
-            let y = tape.linear(p, a, b.o.weight, b.o.bias, Some(x));
-            tape.release(a);
-            tape.release(x);
-            let h = tape.norm(p, y, b.mlp_norm, c.rms_norm_eps);
-            let gate = tape.linear(p, h, b.gate.weight, b.gate.bias, None);
-            let up = tape.linear(p, h, b.up.weight, b.up.bias, None);
-            tape.release(h);
-            let m = tape.swiglu(gate, up);
-            tape.release(gate);
-            tape.release(up);
-            x = tape.linear(p, m, b.down.weight, b.down.bias, Some(y));
-            tape.release(m);
-            tape.release(y);
+        let h = tape.norm(p, x, b.attention_norm, c.rms_norm_eps);
+        let mut q = tape.linear(p, h, b.q.weight, b.q.bias, None);
+        let mut k = tape.linear(p, h, b.k.weight, b.k.bias, None);
+        let v = tape.linear(p, h, b.v.weight, b.v.bias, None);
+        tape.release(h);
+        if let (Some(q_norm), Some(k_norm)) = (b.q_norm, b.k_norm) {
+            let (plain_q, plain_k) = (q, k);
+            q = tape.norm(p, q, q_norm, c.rms_norm_eps);
+            k = tape.norm(p, k, k_norm, c.rms_norm_eps);
+            tape.release(plain_q);
+            tape.release(plain_k);
         }
-        let out = tape.norm(p, x, self.norm, c.rms_norm_eps);
+        tape.rope(q, &self.rope, positions);
+        tape.rope(k, &self.rope, positions);
+        let a = tape.attention(q, k, v, i, attend, heads);
+        for used in [q, k, v] {
+            tape.release(used);
+        }
+        let y = tape.linear(p, a, b.o.weight, b.o.bias, Some(x));
+        tape.release(a);
         tape.release(x);
+        let h = tape.norm(p, y, b.mlp_norm, c.rms_norm_eps);
+        let gate = tape.linear(p, h, b.gate.weight, b.gate.bias, None);
+        let up = tape.linear(p, h, b.up.weight, b.up.bias, None);
+        tape.release(h);
+        let m = tape.swiglu(gate, up);
+        tape.release(gate);
+        tape.release(up);
+        let out = tape.linear(p, m, b.down.weight, b.down.bias, Some(y));
+        tape.release(m);
+        tape.release(y);
         out
     }
 }

@@ -1,7 +1,7 @@
 //! Opening a model with everything around it: weights, tokenizer, chat template, stop tokens.
 
 use crate::PipelineError;
-use aha_kernels::Precision;
+use crate::recipe::Precision;
 use aha_model::{ChatTemplate, Checkpoint, Decoder, ModelConfig, TextFiles, Tokenizer};
 use aha_tasks::{PromptStyle, Prompter};
 use std::path::Path;
@@ -47,9 +47,14 @@ impl OpenModel {
     /// # Errors
     /// A tensor that cannot be read.
     pub fn decoder(&self, precision: Precision) -> Result<Decoder, PipelineError> {
-        let mut decoder = Decoder::from_tensors(self.checkpoint.config().clone(), |name| self.checkpoint.read(name))
-            .map_err(|source| PipelineError::Model { model: self.name.clone(), source })?;
-        decoder.params.set_precision(precision, false);
+        let config = self.checkpoint.config().clone();
+        let read = |name: &str| self.checkpoint.read(name);
+        let decoder = match precision {
+            Precision::Quantized => Decoder::quantized(config, read, |name| self.checkpoint.read_quantized(name)),
+            _ => Decoder::from_tensors(config, read),
+        };
+        let mut decoder = decoder.map_err(|source| PipelineError::Model { model: self.name.clone(), source })?;
+        decoder.params.set_precision(precision.resolve(), false);
         Ok(decoder)
     }
 

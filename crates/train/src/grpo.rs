@@ -66,6 +66,8 @@ pub struct GrpoConfig {
     pub seed: u64,
     /// In what numbers products run, in the generator as in the trainer.
     pub precision: Precision,
+    /// Blocks keep only their inputs for the backward.
+    pub gradient_checkpointing: bool,
     /// Hash of everything the result depends on.
     pub settings: String,
 }
@@ -132,7 +134,7 @@ impl Grpo<'_> {
         if let Some(reference) = &mut reference {
             reference.params.set_precision(c.precision, false);
         }
-        let mut lanes = Lanes::new(&policy.params);
+        let mut lanes = Lanes::new(&policy.params, c.gradient_checkpointing);
         let reuse = (c.steps_per_generation.max(1) * c.num_iterations.max(1)) as u64;
         while state.step < c.steps {
             let generation = self.generate(&policy, state.step / reuse)?;

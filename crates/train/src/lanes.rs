@@ -28,11 +28,15 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    /// Lanes for a model of this size.
-    pub fn new(params: &ParamStore) -> Self {
+    /// Lanes for a model of this size; with `gradient_checkpointing` blocks keep only their inputs for the backward.
+    pub fn new(params: &ParamStore, gradient_checkpointing: bool) -> Self {
         let bytes: usize = params.iter().map(|(_, p)| p.data.len() * 4).sum();
         let count = if bytes > SMALL_BYTES { 1 } else { LANES };
-        let lane = || Lane { tape: Tape::new(true), quiet: Tape::new(false), grads: Gradients::new(params) };
+        let lane = || {
+            let mut tape = Tape::new(true);
+            tape.gradient_checkpointing = gradient_checkpointing;
+            Lane { tape, quiet: Tape::new(false), grads: Gradients::new(params) }
+        };
         Lanes { lanes: (0..count).map(|_| lane()).collect() }
     }
 

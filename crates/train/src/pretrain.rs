@@ -29,6 +29,8 @@ pub struct PretrainConfig {
     pub save_steps: u64,
     /// In what numbers products run.
     pub precision: Precision,
+    /// Blocks keep only their inputs for the backward.
+    pub gradient_checkpointing: bool,
     /// Hash of everything the result depends on.
     pub settings: String,
 }
@@ -68,7 +70,7 @@ pub fn run(
         }
     };
     model.params.set_precision(config.precision, true);
-    let mut lanes = Lanes::new(&model.params);
+    let mut lanes = Lanes::new(&model.params, config.gradient_checkpointing);
     let mut stream = Stream { documents, ahead: Vec::new(), ahead_from: 0, next: state.next_document };
     while state.step < config.steps {
         let begin = Instant::now();

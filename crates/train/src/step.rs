@@ -57,7 +57,11 @@ impl PackedBatch {
         let h = self.hidden(decoder, tape);
         let (logprobs, entropies) = self.read(decoder, tape, h, temperature);
         let d_logp = gradient(&logprobs, &entropies);
-        tape.backward(&decoder.params, grads, h, decoder.head(), &self.targets, temperature, &d_logp);
+        let positions: Arc<[u32]> = self.segments.positions().into();
+        let mut rerun = |tape: &mut Tape, block: usize, x| {
+            decoder.block(tape, block, x, &positions, &mut Attend::Packed(self.segments.clone()))
+        };
+        tape.backward(&decoder.params, grads, h, decoder.head(), &self.targets, temperature, &d_logp, &mut rerun);
         tape.reset();
     }
 

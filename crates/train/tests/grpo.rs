@@ -43,6 +43,7 @@ fn model() -> Decoder {
 fn config() -> GrpoConfig {
     GrpoConfig {
         precision: Precision::F32,
+        gradient_checkpointing: false,
         steps: 6,
         num_prompts: 4,
         num_generations: 4,
@@ -129,6 +130,18 @@ fn first_ratios_are_one_and_sampler_equals_trainer() {
             assert_eq!(m["clip_ratio/region_mean"], 0.0);
             assert!(m["grad_norm"] > 0.0 && m["entropy"] > 0.0 && m["kl"] >= 0.0);
         }
+    }
+}
+
+#[test]
+fn gradient_checkpointing_changes_no_bit() {
+    for precision in [Precision::F32, Precision::Bf16] {
+        let run = |gradient_checkpointing| {
+            let folder = tempfile::tempdir().unwrap();
+            let c = GrpoConfig { precision, gradient_checkpointing, steps: 3, ..config() };
+            bits(&train(&c, folder.path(), &mut Watch::default()))
+        };
+        assert!(run(true) == run(false), "{precision:?}");
     }
 }
 

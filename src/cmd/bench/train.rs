@@ -23,6 +23,9 @@ pub struct Args {
     /// Steps that count, after one that does not.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = count)]
     steps: usize,
+    /// Keep only the inputs of blocks for the backward.
+    #[arg(long)]
+    gradient_checkpointing: bool,
     /// Print one JSON object on the last line of stdout.
     #[arg(long)]
     json: bool,
@@ -31,7 +34,7 @@ pub struct Args {
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let mut model = args.shape.decoder(args.sequence, true)?;
     let mut optimizer = AdamW::new(AdamWConfig::default(), &model.params);
-    let mut lanes = Lanes::new(&model.params);
+    let mut lanes = Lanes::new(&model.params, args.gradient_checkpointing);
     let data = sequences(args.batch, args.sequence, args.shape.vocab_size);
     let mut seconds = Vec::new();
     for _ in 0..=args.steps {

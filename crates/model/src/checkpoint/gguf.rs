@@ -2,11 +2,13 @@
 //! dequantisation (candle's, block by block). Files of the `llama` architecture hold the rows of q and k in
 //! the order of interleaved rotary pairs; here they are put back into the order of halves.
 
+use aha_kernels::quant::QuantRows;
 use candle_core::Device;
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::ggml_file::qtensor_from_ggml;
 use std::path::Path;
 
+use super::gguf_blocks;
 use super::gguf_header::{Gguf, GgufTensor, tensor_bytes};
 use super::safetensors::{converter, read_chunks};
 use crate::config::{Arch, ModelConfig, RopeScaling};
@@ -225,14 +227,29 @@ impl Store {
     pub(super) fn read(&self, name: &str, config: &ModelConfig) -> Result<Vec<f32>> {
         let tensor = self.find(name).ok_or_else(|| self.bad(format!("no tensor for {name}")))?;
         let values = self.read_range(tensor, 0, tensor.shape.iter().product())?;
-        let heads = if name.contains(".q_proj.") {
-            config.num_attention_heads
-        } else if name.contains(".k_proj.") {
-            config.num_key_value_heads
-        } else {
-            return Ok(values);
-        };
-        Ok(if config.arch == Arch::Llama { pairs_to_halves(&values, heads, config.head_dim) } else { values })
+        Ok(match rotated_heads(name, config) {
+            Some(heads) => pairs_to_halves(&values, heads, config.head_dim),
+            None => values,
+        })
+    }
+
+    /// A matrix as the whole numbers it is stored as; `None` for a type that is not taken apart here.
+    pub(super) fn read_quantized(&self, name: &str, config: &ModelConfig) -> Result<Option<QuantRows>> {
+        let tensor = self.find(name).ok_or_else(|| self.bad(format!("no tensor for {name}")))?;
+        let &[n, k] = tensor.shape.as_slice() else { return Ok(None) };
+        if !gguf_blocks::supported(tensor.dtype) {
+            return Ok(None);
+        }
+        let mut raw = Vec::with_capacity(n * k / tensor.dtype.block_size() * tensor.dtype.type_size());
+        let bytes = raw.capacity() as u64;
+        read_chunks(self.gguf.path(), &self.gguf.file, tensor.start, bytes, |part| raw.extend_from_slice(part))?;
+        let mut rows = gguf_blocks::rows(tensor.dtype, &raw, n, k);
+        if let Some(heads) = rotated_heads(name, config) {
+            rows.q = pairs_to_halves(&rows.q, heads, config.head_dim);
+            rows.d = pairs_to_halves(&rows.d, heads, config.head_dim);
+            rows.m = pairs_to_halves(&rows.m, heads, config.head_dim);
+        }
+        Ok(Some(rows))
     }
 
     /// `count` values from element `from` on; both are whole blocks.
@@ -273,9 +290,19 @@ impl Store {
     }
 }
 
+/// Heads of a matrix whose rows the `llama` architecture keeps in the order of rotary pairs.
+fn rotated_heads(name: &str, config: &ModelConfig) -> Option<usize> {
+    match name {
+        _ if config.arch != Arch::Llama => None,
+        n if n.contains(".q_proj.") => Some(config.num_attention_heads),
+        n if n.contains(".k_proj.") => Some(config.num_key_value_heads),
+        _ => None,
+    }
+}
+
 /// Rows of `heads` heads of width H, each head's rows ordered (pair, member), into (member, pair): row
 /// `2 i + j` of a head becomes row `j H/2 + i`.
-fn pairs_to_halves(values: &[f32], heads: usize, head_dim: usize) -> Vec<f32> {
+fn pairs_to_halves<T: Copy>(values: &[T], heads: usize, head_dim: usize) -> Vec<T> {
     let width = values.len() / (heads * head_dim);
     let mut out = Vec::with_capacity(values.len());
     for head in 0..heads {
@@ -351,11 +378,14 @@ mod tests {
 
     #[test]
     fn permutation_is_undone() {
-        assert_eq!(pairs_to_halves(&[0., 1., 2., 3., 4., 5.], 1, 6), [0., 2., 4., 1., 3., 5.]);
+        assert_eq!(pairs_to_halves(&[0f32, 1., 2., 3., 4., 5.], 1, 6), [0., 2., 4., 1., 3., 5.]);
         let rows: Vec<f32> = (0..24).map(|i| i as f32).collect();
         assert_eq!(pairs_to_halves(&halves_to_pairs(&rows, 3, 8), 3, 8), rows);
         // Whole rows move together.
-        assert_eq!(pairs_to_halves(&[0., 0.5, 1., 1.5, 2., 2.5, 3., 3.5], 1, 4), [0., 0.5, 2., 2.5, 1., 1.5, 3., 3.5]);
+        assert_eq!(
+            pairs_to_halves(&[0f32, 0.5, 1., 1.5, 2., 2.5, 3., 3.5], 1, 4),
+            [0., 0.5, 2., 2.5, 1., 1.5, 3., 3.5]
+        );
     }
 
     #[test]

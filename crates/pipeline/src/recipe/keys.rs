@@ -48,6 +48,7 @@ pub(crate) const PRETRAIN_KEYS: &[&str] = &[
     "validate_every",
     "save_steps",
     "precision",
+    "gradient_checkpointing",
 ];
 
 pub(crate) const MODEL_KEYS: &[&str] = &[
@@ -97,6 +98,7 @@ pub(crate) const GRPO_KEYS: &[&str] = &[
     "log_rollouts",
     "seed_offset",
     "precision",
+    "gradient_checkpointing",
 ];
 
 pub(crate) const EVAL_KEYS: &[&str] = &[

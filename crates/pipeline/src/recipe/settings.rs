@@ -84,7 +84,8 @@ pub(crate) fn pretrain(section: &Section<'_>, context: &Context<'_>) -> Result<P
         validation_documents: section.integer("validation_documents", 1)?.unwrap_or(256),
         validate_every: section.integer("validate_every", 0)?.unwrap_or(100),
         save_steps: section.integer("save_steps", 0)?.unwrap_or(100),
-        precision: precision(section)?,
+        precision: precision(section, &Precision::TRAINING)?,
+        gradient_checkpointing: section.boolean("gradient_checkpointing")?.unwrap_or(false),
         model,
     })
 }
@@ -223,7 +224,8 @@ pub(crate) fn grpo(section: &Section<'_>, context: &Context<'_>) -> Result<GrpoS
         eval_samples: section.integer("eval_samples", 1)?.unwrap_or(4),
         log_rollouts: section.integer("log_rollouts", 0)?.unwrap_or(16),
         seed_offset: section.integer("seed_offset", 0)?.unwrap_or(0),
-        precision: precision(section)?,
+        precision: precision(section, &Precision::TRAINING)?,
+        gradient_checkpointing: section.boolean("gradient_checkpointing")?.unwrap_or(false),
         overlong_penalty: overlong(section, max_completion_length)?,
         task_options: section.table("task_options")?.map(Table::to_toml).unwrap_or_default(),
         rewards: rewards(section)?,
@@ -314,7 +316,7 @@ pub(crate) fn eval(section: &Section<'_>, context: &Context<'_>) -> Result<EvalS
         top_p: section.number("top_p", &NUCLEUS)?.unwrap_or(0.95),
         max_completion_length,
         seed_offset: section.integer("seed_offset", 0)?.unwrap_or(0),
-        precision: precision(section)?,
+        precision: precision(section, &Precision::ALL)?,
         task_options: section.table("task_options")?.map(Table::to_toml).unwrap_or_default(),
     })
 }
@@ -326,8 +328,8 @@ fn default_label(model: &ModelRef) -> String {
     last.strip_suffix(".gguf").unwrap_or(last).to_owned()
 }
 
-fn precision(section: &Section<'_>) -> Result<Precision, RecipeError> {
-    Ok(section.choice("precision", &Precision::ALL)?.unwrap_or_default())
+fn precision(section: &Section<'_>, choices: &[(&str, Precision)]) -> Result<Precision, RecipeError> {
+    Ok(section.choice("precision", choices)?.unwrap_or_default())
 }
 
 fn prompt_style(section: &Section<'_>) -> Result<String, RecipeError> {

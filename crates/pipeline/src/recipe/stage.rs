@@ -179,16 +179,22 @@ pub enum Precision {
     Bf16,
     /// bf16 where the processor multiplies it faster, else f32.
     Auto,
+    /// Inference only: matrices in the whole numbers of a GGUF file, or rounded to 8 bits.
+    Quantized,
 }
 
 impl Precision {
     /// Every precision with its name in a recipe.
-    pub const ALL: [(&'static str, Self); 3] = [("f32", Self::F32), ("bf16", Self::Bf16), ("auto", Self::Auto)];
+    pub const ALL: [(&'static str, Self); 4] =
+        [("f32", Self::F32), ("bf16", Self::Bf16), ("auto", Self::Auto), ("quantized", Self::Quantized)];
+    /// Those a model can be trained in.
+    pub const TRAINING: [(&'static str, Self); 3] = [Self::ALL[0], Self::ALL[1], Self::ALL[2]];
 
     /// What it means on this processor.
     pub fn resolve(self) -> aha_kernels::Precision {
         match self {
-            Self::F32 => aha_kernels::Precision::F32,
+            // What is not in whole numbers then (vectors, odd rows) is f32.
+            Self::F32 | Self::Quantized => aha_kernels::Precision::F32,
             Self::Bf16 => aha_kernels::Precision::Bf16,
             Self::Auto => aha_kernels::Precision::fastest(),
         }
@@ -283,6 +289,9 @@ pub struct PretrainStage {
     /// In what numbers products run. Default `f32`.
     #[serde(skip_serializing_if = "Precision::is_default")]
     pub precision: Precision,
+    /// Blocks keep only their inputs for the backward: less memory, more work, the same bits. Default false.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub gradient_checkpointing: bool,
     /// The decoder.
     pub model: ModelShape,
 }
@@ -381,6 +390,9 @@ pub struct GrpoStage {
     /// In what numbers products run, in sampling and training alike. Default `f32`.
     #[serde(skip_serializing_if = "Precision::is_default")]
     pub precision: Precision,
+    /// Blocks keep only their inputs for the backward: less memory, more work, the same bits. Default false.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub gradient_checkpointing: bool,
     /// The soft overlong punishment. Default none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overlong_penalty: Option<OverlongPenalty>,

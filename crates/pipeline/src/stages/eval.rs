@@ -40,7 +40,7 @@ pub(crate) fn run(context: &mut Context, name: &str, s: &EvalStage) -> Result<St
             seed: mix(seed),
             engine: EngineConfig::default(),
         };
-        let decoder = model.decoder(s.precision.resolve())?;
+        let decoder = model.decoder(s.precision)?;
         let control = control(context, name, label, settings.problems * (settings.samples + 1));
         let result = match evaluate(&decoder, &*task, &prompter, &settings, &control) {
             Err(EvalError::Stopped) => return Ok(StageEnd { metrics, finished: false }),

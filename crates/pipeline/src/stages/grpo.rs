@@ -83,6 +83,7 @@ pub(crate) fn run(context: &mut Context, name: &str, s: &GrpoStage, hash: &str) 
         eval_steps: s.eval_steps,
         seed,
         precision: s.precision.resolve(),
+        gradient_checkpointing: s.gradient_checkpointing,
         settings: hash.to_owned(),
     };
     let paths = context.dir.stage(name)?;
@@ -94,7 +95,7 @@ pub(crate) fn run(context: &mut Context, name: &str, s: &GrpoStage, hash: &str) 
         total_steps: Some(s.steps),
     });
     let reference = match &s.reference {
-        Some(r) => Some(OpenModel::open(&model_path(context, r)?)?.decoder(s.precision.resolve())?),
+        Some(r) => Some(OpenModel::open(&model_path(context, r)?)?.decoder(s.precision)?),
         None => None,
     };
     let midway = Midway {
@@ -111,7 +112,7 @@ pub(crate) fn run(context: &mut Context, name: &str, s: &GrpoStage, hash: &str) 
     };
     let mut observer = RunObserver::open(context, name, resume, s.log_rollouts as usize, Some(midway))?;
     let trainer = Grpo { config: &config, task: &*task, prompter: &prompter, text: &model.text };
-    let fresh = || model.decoder(s.precision.resolve()).map_err(|e| TrainError::Observer(e.to_string()));
+    let fresh = || model.decoder(s.precision).map_err(|e| TrainError::Observer(e.to_string()));
     let (policy, finished) =
         trainer.run(fresh, reference, &paths.checkpoints_dir(), &mut observer).map_err(train_error)?;
     let metrics = observer.last;

@@ -67,6 +67,7 @@ pub(crate) fn run(context: &mut Context, name: &str, s: &PretrainStage, hash: &s
         validate_every: s.validate_every,
         save_steps: s.save_steps,
         precision: s.precision.resolve(),
+        gradient_checkpointing: s.gradient_checkpointing,
         settings: hash.to_owned(),
     };
     let paths = context.dir.stage(name)?;
