@@ -1,8 +1,8 @@
 """PyTorch's side of `decode_5m`: new tokens/s of batched sampling at temperature 1 from random weights, in two ways.
 
-`--how generate` is transformers' `generate`. `--how loop` is what a careful person writes instead: weights fused, a cache
-of fixed size, one call a step, no framework between. Shapes: B sequences, T tokens, D model width, K key/value heads, G
-query heads a key/value head, H head width.
+`--how generate` is transformers' `generate`. `--how loop` is what a careful person writes instead: weights fused, a
+cache of fixed size, one call a step, no framework between. Shapes: B sequences, T tokens, K key/value heads, G query
+heads a key/value head, H head width, V vocabulary.
 """
 
 from common import DTYPES, add_shape, emit, llama_config, median_seconds, parser, torch_dtype, torch_ready

@@ -1,6 +1,6 @@
 """PyTorch's side of the matmul rows: the three products of a linear layer in bf16, in GFLOP/s.
 
-Each product is measured as it is usually written (the result newly allocated) and into a given buffer; the faster counts.
+Each product is measured as it is usually written (a new result) and into a given buffer; the faster counts.
 """
 
 from common import emit, median_seconds, parser, torch_ready

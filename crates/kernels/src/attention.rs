@@ -6,15 +6,13 @@
 //! `cache` does too: both give the same bits.
 
 use crate::cpu::gemm::{Extent, Left, NR, Start, gemm};
-use crate::cpu::math;
+use crate::cpu::math::{self, SQUARE};
 use crate::par::{self, Shared};
 use crate::scratch;
 use std::cell::RefCell;
 
 /// Query rows of one tile.
 pub(crate) const TILE: usize = 48;
-/// Rows transposed at a time.
-const SQUARE: usize = 16;
 
 thread_local! {
     /// Keys as panels, values as panels, scores.
@@ -98,30 +96,14 @@ fn pack_transposed(dst: &mut Vec<f32>, src: &[f32], ld: usize, len: usize, dim: 
     for i0 in (0..len).step_by(SQUARE) {
         let rows = (len - i0).min(SQUARE);
         let panel = &mut dst[i0 / NR * dim * NR..][..dim * NR];
-        transpose(panel, i0 % NR, &src[i0 * ld..], ld, rows, dim);
+        for d in (0..dim).step_by(SQUARE) {
+            let width = (dim - d).min(SQUARE);
+            math::transpose(&mut panel[d * NR + i0 % NR..], NR, &src[i0 * ld + d..], ld, rows, width);
+        }
     }
     if !len.is_multiple_of(NR) {
         for row in dst[len / NR * dim * NR..].chunks_exact_mut(NR) {
             row[len % NR..].fill(0.0);
-        }
-    }
-}
-
-/// `panel[d][at + i] = rows[i][d]` for up to 16 rows.
-fn transpose(panel: &mut [f32], at: usize, rows: &[f32], ld: usize, count: usize, dim: usize) {
-    let mut d = 0;
-    #[cfg(target_arch = "x86_64")]
-    if count == SQUARE && crate::cpu::isa() == crate::cpu::Isa::Avx512 {
-        while d + SQUARE <= dim {
-            assert!(rows.len() >= 15 * ld + d + SQUARE && panel.len() >= (d + 15) * NR + at + SQUARE);
-            // SAFETY: the instruction set was detected; 16 rows of 16 values are inside both (asserted).
-            unsafe { math::transpose_16(panel.as_mut_ptr().add(d * NR + at), NR, rows.as_ptr().add(d), ld) };
-            d += SQUARE;
-        }
-    }
-    for (i, row) in rows.chunks(ld).enumerate().take(count) {
-        for (d, v) in row[..dim].iter().enumerate().skip(d) {
-            panel[d * NR + at + i] = *v;
         }
     }
 }

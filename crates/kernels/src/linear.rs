@@ -4,6 +4,7 @@
 //! gradient) in ascending order, so no result depends on how the work was split.
 
 use crate::cpu::gemm::{Extent, Left, NR, Start, gemm};
+use crate::cpu::math::{SQUARE, transpose};
 use crate::linear_bf16;
 use crate::par::{self, Shared};
 use crate::params::Weight;
@@ -100,12 +101,18 @@ pub fn backward_input(d_x: &mut [f32], d_y: &[f32], w: Weight, add: bool) {
             let a = Left { base: w[k0 * NR..].as_ptr(), row: NR, outer: k * NR, inner: 1 };
             // SAFETY: w has `panels` panels of k rows; the scratch tiles have k_step and n rows of NR.
             unsafe { gemm(e, a, t_ny.as_ptr(), NR, t_kx.as_mut_ptr(), NR, Start::Zero) };
-            for i in 0..rows {
-                // SAFETY: this task alone writes columns k0..k1 of rows r..r+rows.
-                let row = unsafe { out.slice((r + i) * k + k0, k1 - k0) };
-                for (j, v) in row.iter_mut().enumerate() {
-                    let sum = t_kx[j * NR + i];
-                    *v = if add { *v + sum } else { sum };
+            for i0 in (0..rows).step_by(SQUARE) {
+                for j0 in (0..k1 - k0).step_by(SQUARE) {
+                    let (height, width) = ((rows - i0).min(SQUARE), (k1 - k0 - j0).min(SQUARE));
+                    let mut square = [0f32; SQUARE * SQUARE];
+                    transpose(&mut square, SQUARE, &t_kx[j0 * NR + i0..], NR, width, height);
+                    for (i, sums) in square.chunks_exact(SQUARE).enumerate().take(height) {
+                        // SAFETY: this task alone writes columns k0..k1 of rows r..r+rows.
+                        let row = unsafe { out.slice((r + i0 + i) * k + k0 + j0, width) };
+                        for (v, sum) in row.iter_mut().zip(sums) {
+                            *v = if add { *v + sum } else { *sum };
+                        }
+                    }
                 }
             }
         }
@@ -115,12 +122,13 @@ pub fn backward_input(d_x: &mut [f32], d_y: &[f32], w: Weight, add: bool) {
 /// `t[j][i] = rows[i][j]` for up to 32 rows of width n; missing rows become zero.
 fn transpose_in(t: &mut [f32], rows: &[f32], n: usize) {
     let count = rows.len() / n;
-    for j0 in (0..n).step_by(16) {
-        for j in j0..(j0 + 16).min(n) {
-            let line = &mut t[j * NR..(j + 1) * NR];
-            for (i, v) in line.iter_mut().enumerate() {
-                *v = if i < count { rows[i * n + j] } else { 0.0 };
-            }
+    if count < NR {
+        t[..n * NR].fill(0.0);
+    }
+    for i0 in (0..count).step_by(SQUARE) {
+        for j0 in (0..n).step_by(SQUARE) {
+            let (height, width) = ((count - i0).min(SQUARE), (n - j0).min(SQUARE));
+            transpose(&mut t[j0 * NR + i0..], NR, &rows[i0 * n + j0..], n, height, width);
         }
     }
     t[n * NR..].fill(0.0);

@@ -7,7 +7,9 @@
 use crate::cpu::bf16::{TILE_PADDING, interleave, pair_rows};
 use crate::cpu::gemm::{Extent, Left, NR, Start, gemm_bf16};
 use crate::par::{self, Shared};
+use crate::scratch;
 use std::cell::RefCell;
+use std::thread::LocalKey;
 
 /// Bytes of rounded activations that one task keeps before it walks the weights.
 const BLOCK_BYTES: usize = 384 << 10;
@@ -23,20 +25,14 @@ thread_local! {
     static PANEL: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A buffer of this thread with at least `len` words.
-fn with_scratch<R>(
-    key: &'static std::thread::LocalKey<RefCell<Vec<u32>>>,
-    len: usize,
-    f: impl FnOnce(&mut [u32]) -> R,
-) -> R {
-    // Taken out while in use: a task that waits may run another one on this thread.
-    let mut buffer = key.take();
-    if buffer.len() < len {
-        buffer.resize(len, 0);
-    }
-    let result = f(&mut buffer[..len]);
-    key.replace(buffer);
-    result
+/// A buffer of this thread with `len` words.
+fn with_scratch<R>(key: &'static LocalKey<RefCell<Vec<u32>>>, len: usize, f: impl FnOnce(&mut [u32]) -> R) -> R {
+    scratch::kept(key, |buffer| {
+        if buffer.len() < len {
+            buffer.resize(len, 0);
+        }
+        f(&mut buffer[..len])
+    })
 }
 
 /// A matrix `[n, k]` in bf16 pairs, as the products read it.

@@ -34,6 +34,8 @@ pub struct CorpusConfig {
     pub short_correct: f64,
     /// Share of chain steps in long workings that go wrong first and are then corrected.
     pub slip: f64,
+    /// Share of searches whose target is misread and which are given up when nothing is left to try.
+    pub misread: f64,
     /// Share of long countdown workings that go through the tries in order; the others try at random.
     pub orderly: f64,
     /// Mean number of wrong tries before the right one in long countdown workings.
@@ -57,6 +59,7 @@ impl Default for CorpusConfig {
             blunt_correct: 0.3,
             short_correct: 0.5,
             slip: 0.1,
+            misread: 0.0,
             orderly: 0.0,
             mean_wrong_tries: 3.0,
             max_wrong_tries: 9,
@@ -141,6 +144,7 @@ impl CorpusConfig {
             ("blunt_correct", self.blunt_correct),
             ("short_correct", self.short_correct),
             ("slip", self.slip),
+            ("misread", self.misread),
             ("orderly", self.orderly),
         ];
         for (key, value) in shares {

@@ -101,3 +101,21 @@ fn documents_are_pure_functions_and_never_use_held_out_puzzles() {
     }
     assert_ne!(document(&config, 0), document(&CorpusConfig { seed: 2, ..config.clone() }, 0));
 }
+
+#[test]
+fn a_misread_target_is_searched_to_the_end_and_given_up() {
+    let config = CorpusConfig { blunt: 0.0, short: 0.0, long: 1.0, misread: 1.0, ..CorpusConfig::default() };
+    let mut seen = 0;
+    for d in (0..400).map(|i| document(&config, i)) {
+        if matches!(d.puzzle, Puzzle::Countdown { .. } | Puzzle::Missing { .. }) {
+            assert!(d.body.contains("no luck") || d.body.contains("算了"), "{}", d.body);
+            assert!(
+                !d.body.contains(" yes") && !d.body.contains("对。\n答") && d.body.lines().count() > 2,
+                "{}",
+                d.body
+            );
+            seen += 1;
+        }
+    }
+    assert!(seen > 150, "{seen}");
+}

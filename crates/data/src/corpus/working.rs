@@ -94,7 +94,7 @@ pub(super) fn long(puzzle: &Puzzle, config: &CorpusConfig, language: Language, r
             text += &format!("{}{left}<{b}{}\n", w.check, w.yes);
             (text, left.to_string())
         }
-        Puzzle::Missing { a, b, c } => guess_and_check(*a, *b, *c, &w, rng),
+        Puzzle::Missing { a, b, c } => guess_and_check(*a, *b, *c, config, &w, rng),
     }
 }
 
@@ -127,8 +127,11 @@ fn line(t: &Try) -> String {
 }
 
 /// Tries until one reaches the target, each compared with what is wanted. Who has tried the most tries there may be gives up
-/// and names the last one.
+/// and names the last one; so does who misread the target and has gone once round.
 fn search(numbers: [i64; 3], target: i64, config: &CorpusConfig, w: &Words, rng: &mut Rng) -> (String, String) {
+    if config.misread > 0.0 && rng.unit() < config.misread {
+        return round_trip(numbers, target, w, rng);
+    }
     let count = (-config.mean_wrong_tries * (1.0 - rng.unit()).ln()) as usize;
     let most = count.min(config.max_wrong_tries);
     let (wrong, right) = if rng.unit() < config.orderly {
@@ -150,12 +153,30 @@ fn search(numbers: [i64; 3], target: i64, config: &CorpusConfig, w: &Words, rng:
     (text, right.expression())
 }
 
+/// All tries in order against a target that none of them reaches, and giving up.
+fn round_trip(numbers: [i64; 3], target: i64, w: &Words, rng: &mut Rng) -> (String, String) {
+    let mut tries = in_rows(numbers);
+    let first = rng.range(0, tries.len() as i64 - 1) as usize;
+    tries.rotate_left(first);
+    let mut read = target;
+    while tries.iter().any(|t| t.value == read) {
+        read = rng.range(1, 60);
+    }
+    let text: String = tries.iter().map(|t| format!("{}{}{read}{}", line(t), w.want, w.wrong)).collect();
+    (text + w.give_up, tries[tries.len() - 1].expression())
+}
+
+/// The tries of the numbers from large to small, in the order of [`Puzzle::tries`].
+fn in_rows(numbers: [i64; 3]) -> Vec<Try> {
+    let mut sorted = numbers;
+    sorted.sort_unstable_by(|x, y| y.cmp(x));
+    Puzzle::tries(sorted)
+}
+
 /// At most `most` wrong tries and the right one after them, in the order of [`Puzzle::tries`] of the numbers from large to
 /// small, beginning anywhere and going round: each try follows from the one before, so that a search ends.
 fn in_order(numbers: [i64; 3], target: i64, most: usize, rng: &mut Rng) -> (Vec<Try>, Try) {
-    let mut sorted = numbers;
-    sorted.sort_unstable_by(|x, y| y.cmp(x));
-    let tries = Puzzle::tries(sorted);
+    let tries = in_rows(numbers);
     let ends: Vec<usize> = (0..tries.len()).filter(|&i| tries[i].value == target).collect();
     let end = *rng.pick(&ends);
     let before = |back: usize| tries[(end + tries.len() - back) % tries.len()];
@@ -181,8 +202,15 @@ fn at_random(numbers: [i64; 3], target: i64, most: usize, rng: &mut Rng) -> (Vec
 const PATIENCE: usize = 4;
 
 /// A first guess anywhere, then in the right direction until it fits, or until patience ends (for half of the people).
-fn guess_and_check(a: i64, b: i64, c: i64, w: &Words, rng: &mut Rng) -> (String, String) {
+/// Who misread what is wanted gives up when no number is left.
+fn guess_and_check(a: i64, b: i64, c: i64, config: &CorpusConfig, w: &Words, rng: &mut Rng) -> (String, String) {
     let (mut low, mut high) = (1, 10);
+    let mut c = c;
+    if config.misread > 0.0 && rng.unit() < config.misread {
+        while (c - b) % a == 0 {
+            c = rng.range(b + 1, b + 10 * a);
+        }
+    }
     let mut text = String::new();
     let patience = if rng.unit() < 0.5 { PATIENCE } else { usize::MAX };
     for guesses in 1.. {
@@ -196,7 +224,14 @@ fn guess_and_check(a: i64, b: i64, c: i64, w: &Words, rng: &mut Rng) -> (String,
         if guesses >= patience {
             return (text + w.give_up, x.to_string());
         }
-        if value < c { low = x + 1 } else { high = x - 1 }
+        if value < c {
+            low = x + 1
+        } else {
+            high = x - 1
+        }
+        if low > high {
+            return (text + w.give_up, x.to_string());
+        }
     }
     unreachable!("every guess halves what is left")
 }

@@ -113,13 +113,31 @@ multiversion! {
     }
 }
 
+/// Rows and columns transposed at a time.
+pub const SQUARE: usize = 16;
+
+/// `dst[d][i] = src[i][d]` for up to 16 rows and columns; rows lie `dst_ld` and `src_ld` apart.
+pub fn transpose(dst: &mut [f32], dst_ld: usize, src: &[f32], src_ld: usize, rows: usize, columns: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if rows == SQUARE && columns == SQUARE && super::isa() == super::Isa::Avx512 {
+        assert!(src.len() >= 15 * src_ld + SQUARE && dst.len() >= 15 * dst_ld + SQUARE);
+        // SAFETY: the instruction set was detected; 16 rows of 16 values are inside both (asserted).
+        return unsafe { transpose_16(dst.as_mut_ptr(), dst_ld, src.as_ptr(), src_ld) };
+    }
+    for i in 0..rows {
+        for d in 0..columns {
+            dst[d * dst_ld + i] = src[i * src_ld + d];
+        }
+    }
+}
+
 /// dst[d][i] = src[i][d] for 16 x 16 values, rows `dst_ld` and `src_ld` apart.
 ///
 /// # Safety
 /// The processor must have AVX-512F; both pointers must be valid for 16 rows of 16 values.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-pub unsafe fn transpose_16(dst: *mut f32, dst_ld: usize, src: *const f32, src_ld: usize) {
+unsafe fn transpose_16(dst: *mut f32, dst_ld: usize, src: *const f32, src_ld: usize) {
     use std::arch::x86_64::*;
     // SAFETY: as promised by the caller.
     unsafe {

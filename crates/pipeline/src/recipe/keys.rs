@@ -13,6 +13,7 @@ pub const CORPUS_KEYS: &[&str] = &[
     "blunt_correct",
     "short_correct",
     "slip",
+    "misread",
     "orderly",
     "mean_wrong_tries",
     "max_wrong_tries",
