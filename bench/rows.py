@@ -14,8 +14,9 @@ HERE = Path(__file__).resolve().parent
 SMALL = "--hidden-size 256 --layers 6 --heads 8 --kv-heads 4 --intermediate-size 768 --vocab-size 512"
 LARGE = "--hidden-size 768 --layers 12 --heads 12 --kv-heads 12 --intermediate-size 2048 --vocab-size 32000"
 MATMULS = ((512, 256, 1024), (4096, 256, 1024), (2048, 1024, 4096), (1024, 4096, 1024))
+MINI_GENERATIONS = 16
 GRPO_STEP = "--num-prompts {prompts} --num-generations {generations} --max-completion-length {length}"
-MINI_STEP = GRPO_STEP.format(prompts=32, generations=16, length=256) + " --beta 0.001 --learning-rate 1e-5"
+MINI_STEP = GRPO_STEP.format(prompts=32, generations=MINI_GENERATIONS, length=256) + " --beta 0.001 --learning-rate 1e-5"
 QWEN_STEP = GRPO_STEP.format(prompts=8, generations=8, length=128) + " --beta 0 --learning-rate 1e-6"
 QUIET = "--set log_rollouts={rollouts} --set save_steps=0"
 MINI_STEPS, QWEN_STEPS = 4, 2
@@ -174,10 +175,10 @@ def write_lines(path: Path, rows: list[dict]) -> None:
 
 
 def mini_prompts(rollouts: Path, prompts: Path) -> None:
-    """The questions of our rollouts, each once, in our order, as prompts for TRL."""
-    asked = [json.loads(line) for line in rollouts.read_text(encoding="utf-8").splitlines()]
-    questions = list(dict.fromkeys((r["step"], r["prompt"]) for r in asked))
-    write_lines(prompts, [{"prompt": f"User: {q}\nAssistant:", "question": q} for _, q in questions])
+    """The questions of our rollouts, one of each group, in our order, as prompts for TRL."""
+    asked = [json.loads(line)["prompt"] for line in rollouts.read_text(encoding="utf-8").splitlines()]
+    questions = asked[::MINI_GENERATIONS]
+    write_lines(prompts, [{"prompt": f"User: {q}\nAssistant:", "question": q} for q in questions])
 
 
 def qwen_problems(problems: Path, prompts: Path) -> None:

@@ -6,6 +6,12 @@ from pathlib import Path
 from common import emit, parser, torch_ready
 
 
+def is_stored_twice(state: dict) -> bool:
+    """Whether embedding and output are one matrix, quantised in two ways; apart they would make the model larger."""
+    embedding, output = state["model.embed_tokens.weight"].float(), state["lm_head.weight"].float()
+    return bool((embedding - output).norm() < 0.1 * output.norm())
+
+
 def main() -> None:
     p = parser(__doc__)
     p.add_argument("--gguf", required=True, type=Path)
@@ -24,10 +30,13 @@ def main() -> None:
     except ImportError as error:
         sys.exit(f"transformers cannot read GGUF files here: {error}\ninstall it: pip install gguf")
     # The loaded model calls itself quantised and refuses to be saved; its numbers in a model of its own do not.
-    config = loaded.config
+    config, state = loaded.config, loaded.state_dict()
     del config.quantization_config
+    config.tie_word_embeddings = is_stored_twice(state)
+    if config.tie_word_embeddings:
+        state["model.embed_tokens.weight"] = state["lm_head.weight"]
     model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    model.load_state_dict(loaded.state_dict())
+    model.load_state_dict(state)
     unfinished = args.out.with_name(args.out.name + ".unfinished")
     model.save_pretrained(unfinished)
     tokenizer.save_pretrained(unfinished)
