@@ -120,10 +120,7 @@ def qwen_decode(aha: Path, gguf: Path) -> dict:
         "needs": ["llama_cpp", "numpy"],
         "model": True,
         "ours": {"auto": [*ours, "auto"], "quantized": [*ours, "quantized"]},
-        "theirs": {
-            "llama.cpp": theirs("theirs_llama.py", "--model", gguf, flags),
-            "llama.cpp, one cache": theirs("theirs_llama.py", "--model", gguf, flags, "--unified"),
-        },
+        "theirs": {"llama.cpp": theirs("theirs_llama.py", "--model", gguf, flags)},
     }
 
 

@@ -28,7 +28,6 @@ def context(llama, model, sequences: int, positions: int, args):
     params.n_batch = max(args.prefill, sequences * args.prompt_tokens)
     params.n_seq_max = sequences
     params.n_threads = params.n_threads_batch = THREADS
-    params.kv_unified = args.unified
     made = llama.llama_init_from_model(model, params)
     if not made:
         raise SystemExit("llama.cpp made no context; is there memory for its cache?")
@@ -98,7 +97,6 @@ def main() -> None:
     p.add_argument("--prompt-tokens", type=int, default=32)
     p.add_argument("--new-tokens", type=int, default=64)
     p.add_argument("--repeat", type=int, default=3, help="measurements of the prefill")
-    p.add_argument("--unified", action="store_true", help="one cache buffer for all sequences")
     args = p.parse_args()
     import llama_cpp as llama
 
