@@ -14,6 +14,9 @@ use std::sync::{Arc, Mutex};
 /// Models up to this size decode with one worker per thread, larger ones share each product between the threads.
 const SMALL_MODEL_BYTES: u64 = 96 << 20;
 
+/// Logits from which drawing is shared between the threads.
+const PARALLEL_DRAWS: usize = 1 << 16;
+
 /// Hears of every token as it is drawn: index of the request, number of the sample, the token.
 pub type TokenListener = Box<dyn Fn(usize, usize, u32) + Send + Sync>;
 
@@ -56,7 +59,7 @@ pub fn generate(
     );
     let run = || Worker::new(decoder, requests, config, control, blocks).run(&queue);
     let mut done: Vec<Completion> = if workers == 1 {
-        run()
+        par::inside(run)
     } else {
         (0..workers).into_par_iter().with_max_len(1).flat_map_iter(|_| par::serial(run)).collect()
     };
@@ -224,7 +227,8 @@ impl<'a> Worker<'a> {
                 }
             }
             let mut s = Running { request, sample, blocks, reserved, tokens: Vec::new(), logprobs: Vec::new() };
-            if self.draw(&mut s, &mut logits.clone()) {
+            let drawn = self.draw(&s, &mut logits.clone());
+            if self.take(&mut s, drawn) {
                 self.finish(s);
             } else {
                 self.running.push(s);
@@ -265,8 +269,9 @@ impl<'a> Worker<'a> {
         logits.resize(running.len() * vocab, 0.0);
         linear::forward(&mut logits, self.tape.value(h), self.decoder.params.weight(self.decoder.head()), false);
         self.tape.reset();
-        for (mut s, row) in running.into_iter().zip(logits.chunks_exact_mut(vocab)) {
-            if self.draw(&mut s, row) {
+        let drawn = self.draw_all(&running, &mut logits);
+        for (mut s, drawn) in running.into_iter().zip(drawn) {
+            if self.take(&mut s, drawn) {
                 self.finish(s);
             } else {
                 self.running.push(s);
@@ -275,11 +280,25 @@ impl<'a> Worker<'a> {
         self.logits = logits;
     }
 
-    /// Draws a sample's next token; true when it has ended.
-    fn draw(&self, s: &mut Running, logits: &mut [f32]) -> bool {
+    /// Next tokens and their log-probabilities, from a row of logits for each sample.
+    fn draw_all(&self, samples: &[Running], logits: &mut [f32]) -> Vec<(u32, f32)> {
+        let vocab = self.decoder.config.vocab_size;
+        let rows: Vec<(&Running, &mut [f32])> = samples.iter().zip(logits.chunks_exact_mut(vocab)).collect();
+        if par::threads() > 1 && rows.len() * vocab >= PARALLEL_DRAWS {
+            return rows.into_par_iter().map(|(s, row)| self.draw(s, row)).collect();
+        }
+        rows.into_iter().map(|(s, row)| self.draw(s, row)).collect()
+    }
+
+    fn draw(&self, s: &Running, logits: &mut [f32]) -> (u32, f32) {
         let r = &self.requests[s.request];
         let u = sampler::uniform(r.seed, s.sample as u64, s.tokens.len() as u64);
-        let (token, logprob) = sampler::sample(logits, &r.params, u);
+        sampler::sample(logits, &r.params, u)
+    }
+
+    /// Appends a token to a sample; true when it has ended.
+    fn take(&self, s: &mut Running, (token, logprob): (u32, f32)) -> bool {
+        let r = &self.requests[s.request];
         s.tokens.push(token);
         s.logprobs.push(logprob);
         self.control.tokens.fetch_add(1, Ordering::Relaxed);

@@ -19,7 +19,7 @@ const TOKEN_BLOCK: usize = 256;
 pub fn forward(y: &mut [f32], x: &[f32], w: Weight, add: bool) {
     let (n, k) = (w.n, w.k);
     if let Some(quantized) = w.quantized {
-        return quant::forward(y, x, quantized, add);
+        return quant::forward_all(&mut [(y, quantized)], x, add);
     }
     if let Some(packed) = w.packed {
         return linear_bf16::forward(y, x, packed, n, k, add);
@@ -47,6 +47,23 @@ pub fn forward(y: &mut [f32], x: &[f32], w: Weight, add: bool) {
         par::ranges(m, 24.max(ROW_BLOCK.min(m / (2 * par::threads()))), |rows| run(rows, 0..panels));
     } else {
         par::ranges(panels, (1_usize << 15).div_ceil(k * m.max(1) * NR).max(1), |cols| run(0..m, cols));
+    }
+}
+
+/// Several products with the same x, each `[m, n_i]` = x W_i^T: x is rounded once, and the threads meet once.
+pub fn forward_all(outputs: &mut [(&mut [f32], Weight)], x: &[f32]) {
+    if outputs.iter().all(|(_, w)| w.quantized.is_some()) {
+        let mut all: Vec<_> =
+            outputs.iter_mut().filter_map(|(y, w)| Some((&mut **y, w.quantized?))).collect();
+        return quant::forward_all(&mut all, x, false);
+    }
+    if outputs.iter().all(|(_, w)| w.packed.is_some() && w.quantized.is_none()) {
+        let k = outputs.first().map_or(1, |(_, w)| w.k);
+        let mut all: Vec<_> = outputs.iter_mut().filter_map(|(y, w)| Some((&mut **y, w.packed?, w.n))).collect();
+        return linear_bf16::forward_all(&mut all, x, k);
+    }
+    for (y, w) in outputs {
+        forward(y, x, *w, false);
     }
 }
 

@@ -146,6 +146,30 @@ impl Tape {
         out
     }
 
+    /// x W_i^T (+ bias_i) for several matrices of the same input.
+    pub fn linears<const N: usize>(
+        &mut self,
+        params: &ParamStore,
+        x: Var,
+        weights: [(ParamId, Option<ParamId>); N],
+    ) -> [Var; N] {
+        let rows = self.value(x).len() / params.weight(weights[0].0).k;
+        let mut outs = weights.map(|(w, _)| self.take(rows * params.weight(w).n, false));
+        let mut all: Vec<_> =
+            outs.iter_mut().zip(weights).map(|(out, (w, _))| (&mut out[..], params.weight(w))).collect();
+        linear::forward_all(&mut all, self.value(x));
+        for (out, (_, bias)) in outs.iter_mut().zip(weights) {
+            if let Some(b) = bias {
+                linear::add_bias(out, params.data(b));
+            }
+        }
+        let vars = outs.map(|out| self.push(out));
+        for (out, (weight, bias)) in vars.into_iter().zip(weights) {
+            self.record(|| Op::Linear { x, weight, bias, residual: None, out });
+        }
+        vars
+    }
+
     /// RMSNorm over rows as wide as the weight.
     pub fn norm(&mut self, params: &ParamStore, x: Var, weight: ParamId, eps: f32) -> Var {
         let w = params.data(weight);

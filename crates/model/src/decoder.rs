@@ -145,6 +145,7 @@ impl Decoder {
             layers: self.config.num_hidden_layers,
             kv_heads: self.config.num_key_value_heads,
             head_dim: self.config.head_dim,
+            precision: self.params.precision(),
         }
     }
 
@@ -176,11 +177,10 @@ impl Decoder {
             kv: c.num_key_value_heads,
             dim: c.head_dim,
             scale: (c.head_dim as f32).powf(-0.5),
+            precision: p.precision(),
         };
         let h = tape.norm(p, x, b.attention_norm, c.rms_norm_eps);
-        let mut q = tape.linear(p, h, b.q.weight, b.q.bias, None);
-        let mut k = tape.linear(p, h, b.k.weight, b.k.bias, None);
-        let v = tape.linear(p, h, b.v.weight, b.v.bias, None);
+        let [mut q, mut k, v] = tape.linears(p, h, [b.q, b.k, b.v].map(|l| (l.weight, l.bias)));
         tape.release(h);
         if let (Some(q_norm), Some(k_norm)) = (b.q_norm, b.k_norm) {
             let (plain_q, plain_k) = (q, k);
@@ -199,8 +199,7 @@ impl Decoder {
         tape.release(a);
         tape.release(x);
         let h = tape.norm(p, y, b.mlp_norm, c.rms_norm_eps);
-        let gate = tape.linear(p, h, b.gate.weight, b.gate.bias, None);
-        let up = tape.linear(p, h, b.up.weight, b.up.bias, None);
+        let [gate, up] = tape.linears(p, h, [b.gate, b.up].map(|l| (l.weight, l.bias)));
         tape.release(h);
         let m = tape.swiglu(gate, up);
         tape.release(gate);

@@ -57,7 +57,8 @@ impl Lanes {
             if alone { par::serial(all) } else { all() }
         };
         let done: Vec<Vec<T>> = if count == 1 {
-            self.lanes.iter_mut().enumerate().map(deal).collect()
+            let lanes = &mut self.lanes;
+            par::inside(|| lanes.iter_mut().enumerate().map(deal).collect())
         } else {
             self.lanes.par_iter_mut().enumerate().with_max_len(1).map(deal).collect()
         };

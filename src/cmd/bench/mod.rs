@@ -86,7 +86,11 @@ impl Shape {
 }
 
 /// Median seconds of `work`, after one run that does not count.
-fn median(repeat: usize, mut work: impl FnMut()) -> f64 {
+fn median(repeat: usize, work: impl FnMut() + Send) -> f64 {
+    aha_kernels::par::inside(|| median_here(repeat, work))
+}
+
+fn median_here(repeat: usize, mut work: impl FnMut()) -> f64 {
     work();
     let mut seconds: Vec<f64> = (0..repeat.max(1))
         .map(|_| {

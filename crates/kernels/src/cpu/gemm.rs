@@ -209,6 +209,12 @@ unsafe fn micro<S: Lanes, const R: usize, const NV: usize>(
                 }
             }
         }
+        if start == Start::Add {
+            for r in 0..R {
+                prefetch(c.wrapping_add(r * ldc));
+                prefetch(c.wrapping_add(r * ldc + 16));
+            }
+        }
         let mut bp = b;
         for o in 0..e.outer {
             let mut ap = a.base.add(o * a.outer);
@@ -235,6 +241,18 @@ unsafe fn micro<S: Lanes, const R: usize, const NV: usize>(
             }
         }
     }
+}
+
+/// Asks for a line that will be read after the sums are made. Any address is allowed.
+#[inline(always)]
+fn prefetch(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch never faults, and every x86-64 processor has it.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }
 
 #[cfg(test)]

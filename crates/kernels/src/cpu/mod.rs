@@ -7,6 +7,7 @@ pub mod bf16;
 pub mod decode;
 pub mod gemm;
 pub mod math;
+pub mod operand;
 pub mod simd;
 
 pub use gemm::{NR, Start, gemm};

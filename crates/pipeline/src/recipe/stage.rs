@@ -193,10 +193,10 @@ impl Precision {
     /// What it means on this processor.
     pub fn resolve(self) -> aha_kernels::Precision {
         match self {
-            // What is not in whole numbers then (vectors, odd rows) is f32.
-            Self::F32 | Self::Quantized => aha_kernels::Precision::F32,
+            Self::F32 => aha_kernels::Precision::F32,
             Self::Bf16 => aha_kernels::Precision::Bf16,
-            Self::Auto => aha_kernels::Precision::fastest(),
+            // Quantized: attention, and what is not in whole numbers.
+            Self::Auto | Self::Quantized => aha_kernels::Precision::fastest(),
         }
     }
 
