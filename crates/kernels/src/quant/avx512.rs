@@ -84,10 +84,7 @@ unsafe fn group<const HALVES: usize>(w: &Quantized, panel: usize, block: usize, 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,fma")]
 fn prefetch<const BITS: u32, const HALVES: usize>(w: &Quantized, panel: usize, block: usize) {
     let at = panel * (w.k / BLOCK) + block + AHEAD;
-    let line = |p: *const u8, i: usize| {
-        // SAFETY: a prefetch never faults.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.wrapping_add(i * 64).cast()) }
-    };
+    let line = |p: *const u8, i: usize| _mm_prefetch::<_MM_HINT_T0>(p.wrapping_add(i * 64).cast());
     let bytes = w.q.as_ptr().wrapping_add(at * block_bytes(BITS));
     for i in 0..block_bytes(BITS) / 64 {
         line(bytes, i);

@@ -13,6 +13,7 @@ mod avx512;
 #[cfg(test)]
 mod tests;
 
+use crate::cpu::math;
 use crate::par::{self, Shared};
 use activations::Activations;
 use half::f16;
@@ -25,7 +26,7 @@ const BLOCK: usize = 32;
 /// Steps of four inputs in a block.
 const STEPS: usize = BLOCK / 4;
 /// Rows whose sums one task keeps while it walks a panel.
-const ROWS: usize = 96;
+const ROWS: usize = 192;
 
 /// A matrix `[n, k]` as it comes from a file: row by row, in groups along k.
 #[derive(Clone, Debug, PartialEq)]
@@ -191,16 +192,18 @@ pub fn forward_all(outputs: &mut [(&mut [f32], &Quantized)], x: &[f32], add: boo
         let grain = (1_usize << 17).div_ceil(k * m.max(1) * NR).max(1);
         par::ranges(all.len(), grain, |range| {
             let mut sums = [[0f32; NR]; ROWS];
-            for (out, w, panel) in &all[range] {
-                let width = (w.n - panel * NR).min(NR);
-                for r in (0..m).step_by(ROWS) {
-                    let sums = &mut sums[..(m - r).min(ROWS)];
+            // Rows outside: what they write to and read from stays near while the panels pass by.
+            for r in (0..m).step_by(ROWS) {
+                let sums = &mut sums[..(m - r).min(ROWS)];
+                for (out, w, panel) in &all[range.clone()] {
                     tile(sums, w, *panel, a, r);
+                    let width = (w.n - panel * NR).min(NR);
                     for (i, sums) in sums.iter().enumerate() {
                         // SAFETY: each task owns its panels' columns.
                         let to = unsafe { out.slice((r + i) * w.n + panel * NR, width) };
-                        for (t, s) in to.iter_mut().zip(sums) {
-                            *t = if add { *t + s } else { *s };
+                        match add {
+                            true => math::add_assign(to, &sums[..width]),
+                            false => to.copy_from_slice(&sums[..width]),
                         }
                     }
                 }
