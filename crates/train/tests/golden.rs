@@ -137,7 +137,7 @@ fn bf16_loss_and_gradients_are_those_of_f32_but_for_rounding() {
             let square = |v: &mut dyn Iterator<Item = f32>| v.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
             let off = square(&mut ours.iter().zip(&theirs).map(|(a, b)| a - b)) / square(&mut theirs.iter().copied());
             // A bias on keys shifts all scores of a query alike but for the rotation: its gradient is a small difference.
-            let tolerance = if p.name.ends_with("k_proj.bias") { 0.15 } else { 0.05 };
+            let tolerance = if p.name.ends_with("k_proj.bias") { 0.15 } else { 0.07 };
             assert!(off < tolerance, "{name} {}: relative error {off}", p.name);
         }
     }
