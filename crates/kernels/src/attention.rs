@@ -107,7 +107,15 @@ impl Heads {
 ///
 /// # Safety
 /// `q` must have `rows` rows of the head's words; `k_t` and `s` must be large enough for `keys`.
-unsafe fn scores<E: Operand>(s: &mut [f32], cap: usize, q: (*const f32, usize), rows: usize, k_t: &[f32], dim: usize, keys: usize) {
+unsafe fn scores<E: Operand>(
+    s: &mut [f32],
+    cap: usize,
+    q: (*const f32, usize),
+    rows: usize,
+    k_t: &[f32],
+    dim: usize,
+    keys: usize,
+) {
     let words = E::words(dim);
     for b in 0..keys / NR {
         let e = Extent { m: rows, outer: 1, inner: words, n: NR };
@@ -316,7 +324,16 @@ impl Scratch {
     }
 
     /// P and dS of one tile of queries; adds the tile's share to d_k and d_v.
-    fn tile<E: Operand>(&mut self, q: &[f32], d_out: &[f32], out: &[f32], stats: &[f32], r0: usize, n: usize, heads: Heads) {
+    fn tile<E: Operand>(
+        &mut self,
+        q: &[f32],
+        d_out: &[f32],
+        out: &[f32],
+        stats: &[f32],
+        r0: usize,
+        n: usize,
+        heads: Heads,
+    ) {
         let (dim, ld, cap) = (heads.dim, n * heads.dim, self.cap);
         let rows = (self.len - r0).min(TILE);
         self.keys = (r0 + rows).next_multiple_of(NR);
@@ -344,7 +361,15 @@ impl Scratch {
                 let a = Left { base, row: 1, outer: 0, inner };
                 // SAFETY: the left side is [lines, keys], the panel [lines, 32], `to` [cap, wide].
                 unsafe {
-                    E::gemm(e, a, right[c * lines * NR..].as_ptr(), NR, to[c * NR..].as_mut_ptr(), self.wide, Start::Add)
+                    E::gemm(
+                        e,
+                        a,
+                        right[c * lines * NR..].as_ptr(),
+                        NR,
+                        to[c * NR..].as_mut_ptr(),
+                        self.wide,
+                        Start::Add,
+                    )
                 };
             }
         }

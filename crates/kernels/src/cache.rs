@@ -5,9 +5,9 @@
 //! (`[K][ceil(H/32)][16][32]`). A sequence is a list of block numbers; sequences may share blocks of a common prefix.
 
 use crate::attention::{Heads, TILE, softmax_row};
-use crate::cpu::decode::{self, Chain};
 use crate::cpu::bf16::halve;
-use crate::cpu::gemm::{Extent, Left, NR, Start};
+use crate::cpu::decode::{self, Chain};
+use crate::cpu::gemm::{Extent, Left, NR, Start, bf16_tiles};
 use crate::cpu::math;
 use crate::cpu::operand::{Operand, Pairs, Singles, halves};
 use crate::par::{self, Shared};
@@ -192,7 +192,8 @@ impl KvCache {
         assert!(q.len() == t * heads.query * heads.dim && out.len() == q.len(), "cached attention: shapes");
         let out = Shared::new(out);
         // Few query heads per key/value head: one new token's heads run side by side. Many: they are the rows of a product.
-        let side_by_side = heads.query / heads.kv < MANY_ROWS;
+        // Tiles sum in an order of their own, so that one row has to go through them, too.
+        let side_by_side = heads.query / heads.kv < MANY_ROWS && !(E::VALUES == 2 && bf16_tiles());
         let steps: Vec<usize> = (0..spans.len()).filter(|i| side_by_side && spans[*i].rows == 1).collect();
         par::ranges(steps.len(), 4, |items| {
             let mut work = Step::default();
@@ -212,7 +213,16 @@ impl KvCache {
     }
 
     /// One new token of one sequence, all heads side by side.
-    fn step<E: Operand>(&self, layer: usize, out: &Shared, q: &[f32], span: &CacheSpan, t: usize, heads: Heads, work: &mut Step) {
+    fn step<E: Operand>(
+        &self,
+        layer: usize,
+        out: &Shared,
+        q: &[f32],
+        span: &CacheSpan,
+        t: usize,
+        heads: Heads,
+        work: &mut Step,
+    ) {
         let (n, dim, group) = (heads.query, heads.dim, heads.query / heads.kv);
         let keys = (span.start + 1).next_multiple_of(NR);
         let start = layer * self.shape.layer_words();

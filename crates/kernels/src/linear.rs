@@ -53,8 +53,7 @@ pub fn forward(y: &mut [f32], x: &[f32], w: Weight, add: bool) {
 /// Several products with the same x, each `[m, n_i]` = x W_i^T: x is rounded once, and the threads meet once.
 pub fn forward_all(outputs: &mut [(&mut [f32], Weight)], x: &[f32]) {
     if outputs.iter().all(|(_, w)| w.quantized.is_some()) {
-        let mut all: Vec<_> =
-            outputs.iter_mut().filter_map(|(y, w)| Some((&mut **y, w.quantized?))).collect();
+        let mut all: Vec<_> = outputs.iter_mut().filter_map(|(y, w)| Some((&mut **y, w.quantized?))).collect();
         return quant::forward_all(&mut all, x, false);
     }
     if outputs.iter().all(|(_, w)| w.packed.is_some() && w.quantized.is_none()) {

@@ -5,7 +5,8 @@
 //! so no result depends on how the work was split.
 
 use crate::cpu::bf16::{TILE_PADDING, interleave, pair_rows};
-use crate::cpu::gemm::{Extent, Left, NR, Start, gemm_bf16};
+use crate::cpu::gemm::{Extent, Left, NR, Start, bf16_tiles, gemm_bf16};
+use crate::cpu::math::{SQUARE, transpose};
 use crate::cpu::operand::{as_f32, as_u32};
 use crate::par::{self, Shared};
 use crate::scratch;
@@ -178,9 +179,15 @@ fn products(targets: &[Target], x: &[f32], k: usize, pairs: usize, start: Start)
 
 /// d_w (f32 panels of `[n, k]`) += d_y^T x, summed over tokens in order, [`TOKEN_BLOCK`] at a time.
 pub fn backward_weight(d_w: &mut [f32], d_y: &[f32], x: &[f32], n: usize, k: usize) {
+    weight_gradient(d_w, d_y, x, n, k, bf16_tiles());
+}
+
+/// The same with the columns of x packed as rows (which matrix tiles want) or in tiles of lines.
+fn weight_gradient(d_w: &mut [f32], d_y: &[f32], x: &[f32], n: usize, k: usize, as_rows: bool) {
     let m = d_y.len() / n;
     assert!(x.len() == m * k && d_w.len() == n.div_ceil(NR) * NR * k, "bf16 weight gradient: shapes");
-    let (count, tiles) = (n.div_ceil(NR), k.div_ceil(TILE));
+    let height = if as_rows { NR } else { TILE };
+    let (count, tiles) = (n.div_ceil(NR), k.div_ceil(height));
     let pieces = if count >= par::threads() * 2 { 1 } else { (par::threads() * 2).div_ceil(count).min(tiles) };
     let step = tiles.div_ceil(pieces);
     let pieces = tiles.div_ceil(step);
@@ -188,8 +195,12 @@ pub fn backward_weight(d_w: &mut [f32], d_y: &[f32], x: &[f32], n: usize, k: usi
     for t0 in (0..m).step_by(TOKEN_BLOCK) {
         let tokens = (m - t0).min(TOKEN_BLOCK);
         let pairs = tokens.div_ceil(2);
-        with_scratch(&ROWS, tiles * tile_words(pairs), |packed| {
-            pack_tokens(packed, &x[t0 * k..(t0 + tokens) * k], k, pairs);
+        let tile_words = if as_rows { NR * row_words(pairs) } else { tile_words(pairs) };
+        with_scratch(&ROWS, tiles * tile_words, |packed| {
+            match as_rows {
+                true => pack_token_rows(packed, &x[t0 * k..(t0 + tokens) * k], k, pairs),
+                false => pack_tokens(packed, &x[t0 * k..(t0 + tokens) * k], k, pairs),
+            }
             with_scratch(&PANEL, count * panel_words(pairs), |panels| {
                 pack_columns(panels, &d_y[t0 * n..(t0 + tokens) * n], n, pairs);
                 par::ranges(count * pieces, 1, |tasks| {
@@ -197,14 +208,15 @@ pub fn backward_weight(d_w: &mut [f32], d_y: &[f32], x: &[f32], n: usize, k: usi
                         let (p, piece) = (task / pieces, task % pieces);
                         let panel = panels[p * panel_words(pairs)..].as_ptr().cast();
                         for tile in piece * step..((piece + 1) * step).min(tiles) {
-                            let rows = (k - tile * TILE).min(TILE);
+                            let rows = (k - tile * height).min(height);
                             let e = Extent { m: rows, outer: 1, inner: pairs, n: NR };
-                            let base = packed[tile * tile_words(pairs)..].as_ptr().cast();
-                            let a = Left { base, row: 1, outer: 0, inner: TILE };
-                            // SAFETY: the tile holds `pairs` rows of 12 words, the panel of 32; this task alone writes rows
-                            // of this tile of panel p.
+                            let base = packed[tile * tile_words..].as_ptr().cast();
+                            let (row, inner) = if as_rows { (row_words(pairs), 1) } else { (1, TILE) };
+                            let a = Left { base, row, outer: 0, inner };
+                            // SAFETY: the tile holds `pairs` lines of 12 words, or 32 rows of as many; the panel lines of 32;
+                            // this task alone writes rows of this tile of panel p.
                             unsafe {
-                                gemm_bf16(e, a, panel, NR, out.at((p * k + tile * TILE) * NR), NR, Start::Add);
+                                gemm_bf16(e, a, panel, NR, out.at((p * k + tile * height) * NR), NR, Start::Add);
                             }
                         }
                     }
@@ -212,6 +224,32 @@ pub fn backward_weight(d_w: &mut [f32], d_y: &[f32], x: &[f32], n: usize, k: usi
             });
         });
     }
+}
+
+/// Words of one row of [`pack_token_rows`].
+fn row_words(pairs: usize) -> usize {
+    pairs.next_multiple_of(SQUARE) + SQUARE
+}
+
+/// x `[tokens, k]` as rows `[k]` of pairs of tokens; missing tokens are zero.
+fn pack_token_rows(packed: &mut [u32], x: &[f32], k: usize, pairs: usize) {
+    let (tokens, words) = (x.len() / k, row_words(pairs));
+    let to = Shared::new(as_f32(packed));
+    par::ranges(k.div_ceil(SQUARE), (1_usize << 13).div_ceil(tokens * SQUARE).max(1), |range| {
+        let (mut square, zeros) = ([0u32; SQUARE * SQUARE], [0f32; SQUARE]);
+        for block in range {
+            let (from, width) = (block * SQUARE, (k - block * SQUARE).min(SQUARE));
+            // SAFETY: each task owns its rows.
+            let rows = unsafe { to.slice(from * words, SQUARE * words) };
+            for p0 in (0..pairs).step_by(SQUARE) {
+                for (i, line) in square.chunks_exact_mut(SQUARE).enumerate() {
+                    let row = |t: usize| if t < tokens { &x[t * k + from..][..width] } else { &zeros[..width] };
+                    interleave(&mut line[..width], row(2 * (p0 + i)), row(2 * (p0 + i) + 1));
+                }
+                transpose(&mut rows[p0..], words, as_f32(&mut square), SQUARE, SQUARE, SQUARE);
+            }
+        }
+    });
 }
 
 /// Words of one tile of packed tokens.
@@ -326,11 +364,13 @@ mod tests {
                 close(&d_x, &want, 1e-4);
             }
             let layout = Layout::Panels { n, k };
-            let mut d_w = layout.store(vec![0.25; n * k]);
             let want: Vec<f64> =
                 (0..n * k).map(|i| 0.25 + (0..m).map(|p| rd[p * n + i / k] * rx[p * k + i % k]).sum::<f64>()).collect();
-            backward_weight(&mut d_w, &d_y, &x, n, k);
-            close(&layout.load(&d_w), &want, 3e-4);
+            for as_rows in [false, true] {
+                let mut d_w = layout.store(vec![0.25; n * k]);
+                weight_gradient(&mut d_w, &d_y, &x, n, k, as_rows);
+                close(&layout.load(&d_w), &want, 3e-4);
+            }
         }
     }
 

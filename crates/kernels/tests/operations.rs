@@ -284,12 +284,8 @@ fn cached_attention_has_the_bits_of_the_packed_form_in_any_chunking() {
         let (mut want, mut stats) = (vec![0.0; q.len()], vec![0.0; length * h.query * 2]);
         attention::forward(&mut want, &mut stats, &q, &k, &v, &seg, h);
         for chunk in [1, 7, 32, 50, 150] {
-            let mut cache = KvCache::new(CacheShape {
-                layers: 2,
-                kv_heads: h.kv,
-                head_dim: h.dim,
-                precision: h.precision,
-            });
+            let mut cache =
+                KvCache::new(CacheShape { layers: 2, kv_heads: h.kv, head_dim: h.dim, precision: h.precision });
             // Blocks in an order of their own.
             let mut blocks: Vec<u32> = (0..length.div_ceil(32)).map(|_| cache.grow()).collect();
             blocks.reverse();

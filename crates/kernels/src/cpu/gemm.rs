@@ -5,6 +5,8 @@
 //! do not depend on the number of rows, on the tile it falls in, or on the instruction set.
 
 #[cfg(target_arch = "x86_64")]
+use super::amx;
+#[cfg(target_arch = "x86_64")]
 use super::bf16::Pairs512;
 use super::bf16::PlainPairs;
 #[cfg(target_arch = "x86_64")]
@@ -81,8 +83,12 @@ pub unsafe fn gemm(extent: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f
 pub unsafe fn gemm_bf16(extent: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start) {
     #[cfg(target_arch = "x86_64")]
     {
-        if bf16_dot() {
+        if extent.outer == 1 && a.inner == 1 && amx::available() {
             // SAFETY: the instruction set was detected; pointers as promised by the caller.
+            return unsafe { amx::gemm(extent, a, b, ldb, c, ldc, start) };
+        }
+        if bf16_dot() {
+            // SAFETY: as above.
             return unsafe { avx512_bf16(extent, a, b, ldb, c, ldc, start) };
         }
         if isa() != Isa::Portable {
@@ -94,9 +100,17 @@ pub unsafe fn gemm_bf16(extent: Extent, a: Left, b: *const f32, ldb: usize, c: *
     unsafe { rows::<PlainPairs, 4, 1>(extent, a, b, ldb, c, ldc, start) }
 }
 
+/// Whether bf16 products of contiguous rows run through matrix tiles here, which sum in another order than lanes do.
+pub fn bf16_tiles() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return amx::available();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx512bf16,avx2,fma")]
-unsafe fn avx512_bf16(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start) {
+pub(super) unsafe fn avx512_bf16(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start) {
     unsafe { rows::<Pairs512, 12, 2>(e, a, b, ldb, c, ldc, start) }
 }
 

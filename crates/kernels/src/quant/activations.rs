@@ -26,8 +26,7 @@ impl Activations {
         self.x.resize(x.len(), 0);
         self.scale.resize(x.len() / BLOCK, 0.0);
         self.minus.resize(3 * x.len() / BLOCK, 0.0);
-        let (to, scale, minus) =
-            (Shared::new(&mut self.x), Shared::new(&mut self.scale), Shared::new(&mut self.minus));
+        let (to, scale, minus) = (Shared::new(&mut self.x), Shared::new(&mut self.scale), Shared::new(&mut self.minus));
         par::ranges(rows, GRAIN.div_ceil(k), |range| {
             for r in range {
                 for (b, x) in x[r * k..(r + 1) * k].chunks_exact(BLOCK).enumerate().take(blocks) {
