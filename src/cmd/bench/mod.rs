@@ -11,7 +11,7 @@ use aha_model::{Decoder, ModelConfig};
 use aha_pipeline::recipe::Precision;
 use anyhow::Context;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Measure the parts on this machine.
 ///
@@ -85,20 +85,22 @@ impl Shape {
     }
 }
 
-/// Median seconds of `work`, after one run that does not count.
+/// Time that a measurement takes at least: shorter ones say more about what else the machine did just then.
+const AT_LEAST: Duration = Duration::from_millis(700);
+
+/// Median seconds of `work`, after one run that does not count, over at least `repeat` runs.
 fn median(repeat: usize, work: impl FnMut() + Send) -> f64 {
     aha_kernels::par::inside(|| median_here(repeat, work))
 }
 
 fn median_here(repeat: usize, mut work: impl FnMut()) -> f64 {
     work();
-    let mut seconds: Vec<f64> = (0..repeat.max(1))
-        .map(|_| {
-            let begin = Instant::now();
-            work();
-            begin.elapsed().as_secs_f64()
-        })
-        .collect();
+    let (begin, mut seconds) = (Instant::now(), Vec::new());
+    while seconds.len() < repeat.max(1) || begin.elapsed() < AT_LEAST {
+        let begin = Instant::now();
+        work();
+        seconds.push(begin.elapsed().as_secs_f64());
+    }
     seconds.sort_by(f64::total_cmp);
     seconds[seconds.len() / 2]
 }
