@@ -3,6 +3,8 @@
 //! A block holds [`BLOCK_TOKENS`] tokens of every layer: keys as panels `[K][H][32]`, ready for the score product, values as
 //! `[K][ceil(H/32)][32][32]`. A sequence is a list of block numbers; sequences may share blocks of a common prefix.
 
+mod latent;
+
 use crate::attention::{Heads, TILE, softmax_row};
 use crate::cpu::decode::{self, Chain};
 use crate::cpu::gemm::{Extent, Left, NR, Start, gemm};
@@ -30,13 +32,15 @@ pub struct CacheShape {
     pub layers: usize,
     /// Key/value heads K.
     pub kv_heads: usize,
-    /// Head width H.
+    /// Head width H of the keys.
     pub head_dim: usize,
+    /// Head width of the values; 0 where the values are part of the keys (latent attention).
+    pub value_dim: usize,
 }
 
 impl CacheShape {
     fn panels(&self) -> usize {
-        self.head_dim.div_ceil(NR)
+        self.value_dim.div_ceil(NR)
     }
 
     fn layer_floats(&self) -> usize {

@@ -133,5 +133,6 @@ fn model_config(s: &PretrainStage, vocab_size: usize, eos: u32) -> ModelConfig {
         bos_token_id: None,
         eos_token_ids: vec![eos],
         torch_dtype: None,
+        deepseek: None,
     }
 }
