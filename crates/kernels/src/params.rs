@@ -270,6 +270,16 @@ impl ParamStore {
         &mut self.params[id.0]
     }
 
+    /// Values of a vector, to be changed; raises the version. No product reads vectors, so nothing has to be rounded anew.
+    ///
+    /// # Panics
+    /// When the parameter is no vector.
+    pub fn vector_mut(&mut self, id: ParamId) -> &mut [f32] {
+        assert!(matches!(self.params[id.0].layout, Layout::Vector { .. }), "{} is no vector", self.params[id.0].name);
+        self.version += 1;
+        &mut self.params[id.0].data
+    }
+
     /// Takes a parameter out of the reach of gradients and optimizer.
     pub fn freeze(&mut self, id: ParamId) {
         self.params[id.0].trainable = false;

@@ -234,6 +234,7 @@ fn generator_and_trainer_agree_bit_for_bit() {
                 max_running: 64,
                 prefill_chunk: 1,
                 cache_bytes: 40 * d.cache_shape().block_bytes(),
+                ..EngineConfig::default()
             },
         ] {
             let other = generate(&d, &requests, &config, &Control::default()).unwrap();

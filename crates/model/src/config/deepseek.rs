@@ -4,12 +4,14 @@
 use super::json::Keys;
 use super::{ModelConfig, RopeScaling, TensorSpec};
 use crate::error::{Error, Result};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 /// The fields of `model_type` "deepseek_v3" that a dense decoder does not have.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DeepseekConfig {
     /// Width of the compressed queries; none where queries are projected at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub q_lora_rank: Option<usize>,
     /// Width of the latent that keys and values are made from.
     pub kv_lora_rank: usize,

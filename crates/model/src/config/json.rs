@@ -179,7 +179,7 @@ fn refuse_unsupported(json: &Keys, arch: Arch) -> Result<()> {
         return fail("sliding-window attention is not supported (use_sliding_window)".into());
     }
     if let Some(q) =
-        json.map.get("quantization_config").filter(|q| !q.is_null() && !(arch == Arch::DeepseekV3 && is_block_fp8(q)))
+        json.map.get("quantization_config").filter(|q| !(q.is_null() || arch == Arch::DeepseekV3 && is_block_fp8(q)))
     {
         let method = q.get("quant_method").and_then(Value::as_str).unwrap_or("?");
         return fail(format!(
