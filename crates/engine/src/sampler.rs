@@ -64,7 +64,7 @@ multiversion! {
 }
 
 /// Inverse of the cumulative distribution over unnormalised probabilities, summed in blocks in f64.
-fn draw(weights: &[f32], uniform: f64) -> usize {
+pub(crate) fn draw(weights: &[f32], uniform: f64) -> usize {
     let total: f64 = weights.chunks(BLOCK).map(block_sum).sum();
     let mut left = uniform * total;
     let mut last = 0;
@@ -90,8 +90,24 @@ fn draw(weights: &[f32], uniform: f64) -> usize {
     last * BLOCK + chosen
 }
 
+/// Puts zero on all but the most likely tokens (top-k, then top-p).
+pub(crate) fn restrict(weights: &mut [f32], params: &SamplingParams) {
+    if params.top_p < 1.0 || params.top_k > 0 {
+        for token in most_likely(weights, params).1 {
+            weights[token] = 0.0;
+        }
+    }
+}
+
 /// The same over the most likely tokens (top-k, then top-p).
-fn draw_restricted(weights: &mut [f32], params: &SamplingParams, uniform: f64) -> usize {
+fn draw_restricted(weights: &[f32], params: &SamplingParams, uniform: f64) -> usize {
+    let (kept, _) = most_likely(weights, params);
+    let chosen: Vec<f32> = kept.iter().map(|i| weights[*i]).collect();
+    kept[draw(&chosen, uniform)]
+}
+
+/// The most likely tokens, most likely first, and the others.
+fn most_likely(weights: &[f32], params: &SamplingParams) -> (Vec<usize>, Vec<usize>) {
     let mut order: Vec<usize> = (0..weights.len()).collect();
     order.sort_unstable_by(|a, b| weights[*b].total_cmp(&weights[*a]).then(a.cmp(b)));
     let total: f64 = weights.iter().map(|w| f64::from(*w)).sum();
@@ -104,8 +120,8 @@ fn draw_restricted(weights: &mut [f32], params: &SamplingParams, uniform: f64) -
             break;
         }
     }
-    let chosen: Vec<f32> = order[..kept].iter().map(|i| weights[*i]).collect();
-    order[draw(&chosen, uniform)]
+    let others = order.split_off(kept);
+    (order, others)
 }
 
 #[cfg(test)]

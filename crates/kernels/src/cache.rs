@@ -4,6 +4,8 @@
 //! `[K][ceil(H/32)][32][32]`; in bf16 a word holds two values of one key (`[K][H/2][32]`) or two keys' values
 //! (`[K][ceil(H/32)][16][32]`). A sequence is a list of block numbers; sequences may share blocks of a common prefix.
 
+mod latent;
+
 use crate::attention::{Heads, TILE, softmax_row};
 use crate::cpu::bf16::halve;
 use crate::cpu::decode::{self, Chain};
@@ -36,15 +38,17 @@ pub struct CacheShape {
     pub layers: usize,
     /// Key/value heads K.
     pub kv_heads: usize,
-    /// Head width H.
+    /// Head width H of the keys.
     pub head_dim: usize,
     /// In what numbers keys and values are kept and multiplied; that of the model's [`Heads`].
     pub precision: Precision,
+    /// Head width of the values; 0 where the values are part of the keys (latent attention).
+    pub value_dim: usize,
 }
 
 impl CacheShape {
     fn panels(&self) -> usize {
-        self.head_dim.div_ceil(NR)
+        self.value_dim.div_ceil(NR)
     }
 
     fn values(&self) -> usize {

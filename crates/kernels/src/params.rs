@@ -270,6 +270,21 @@ impl ParamStore {
         &mut self.params[id.0]
     }
 
+    /// Values of a vector, to be changed; raises the version. No product reads vectors, so nothing has to be rounded anew.
+    ///
+    /// # Panics
+    /// When the parameter is no vector.
+    pub fn vector_mut(&mut self, id: ParamId) -> &mut [f32] {
+        assert!(matches!(self.params[id.0].layout, Layout::Vector { .. }), "{} is no vector", self.params[id.0].name);
+        self.version += 1;
+        &mut self.params[id.0].data
+    }
+
+    /// Takes a parameter out of the reach of gradients and optimizer.
+    pub fn freeze(&mut self, id: ParamId) {
+        self.params[id.0].trainable = false;
+    }
+
     /// Values of a parameter in their layout.
     pub fn data(&self, id: ParamId) -> &[f32] {
         &self.params[id.0].data
@@ -356,6 +371,15 @@ impl Gradients {
     pub fn get_mut(&mut self, id: ParamId) -> Option<&mut [f32]> {
         let d = &mut self.data[id.0];
         if d.is_empty() { None } else { Some(d) }
+    }
+
+    /// Gradients of several distinct parameters at once, in the order asked for; empty for frozen ones.
+    ///
+    /// # Panics
+    /// When a parameter is asked for twice.
+    pub fn get_many_mut(&mut self, ids: impl Iterator<Item = ParamId>) -> Vec<&mut [f32]> {
+        let mut all: Vec<Option<&mut [f32]>> = self.data.iter_mut().map(|d| Some(d.as_mut_slice())).collect();
+        ids.map(|id| all[id.0].take().expect("parameters are distinct")).collect()
     }
 
     /// Gradient of a parameter (empty when frozen).

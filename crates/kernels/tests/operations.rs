@@ -1,46 +1,12 @@
 //! Every operation against a slow f64 reference, and its backward against central differences of that reference.
 
+mod common;
+
 use aha_kernels::attention::{self, Heads};
 use aha_kernels::rope::Rope;
 use aha_kernels::{CacheShape, CacheSpan, KvCache, Layout, Precision, Segments, Weight};
 use aha_kernels::{embedding, linear, logprob, norm, swiglu};
-
-fn noise(n: usize, seed: u64) -> Vec<f32> {
-    let mut s = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    (0..n)
-        .map(|_| {
-            s ^= s << 13;
-            s ^= s >> 7;
-            s ^= s << 17;
-            (s >> 40) as f32 / (1 << 23) as f32 - 1.0
-        })
-        .collect()
-}
-
-fn wide(x: &[f32]) -> Vec<f64> {
-    x.iter().map(|v| f64::from(*v)).collect()
-}
-
-fn close(what: &str, ours: &[f32], want: &[f64], tolerance: f64) {
-    assert_eq!(ours.len(), want.len(), "{what}");
-    for (i, (a, b)) in ours.iter().zip(want).enumerate() {
-        assert!((f64::from(*a) - b).abs() < tolerance * (1.0 + b.abs()), "{what} at {i}: {a} {b}");
-    }
-}
-
-/// Gradient of `sum(weights * f(x))` by central differences.
-fn differences(x: &[f64], weights: &[f64], f: impl Fn(&[f64]) -> Vec<f64>) -> Vec<f64> {
-    let h = 1e-5;
-    let loss = |x: &[f64]| f(x).iter().zip(weights).map(|(y, w)| y * w).sum::<f64>();
-    (0..x.len())
-        .map(|i| {
-            let (mut up, mut down) = (x.to_vec(), x.to_vec());
-            up[i] += h;
-            down[i] -= h;
-            (loss(&up) - loss(&down)) / (2.0 * h)
-        })
-        .collect()
-}
+use common::{close, differences, noise, wide};
 
 fn ref_linear(x: &[f64], w: &[f64], n: usize, k: usize) -> Vec<f64> {
     (0..x.len() / k * n).map(|i| (0..k).map(|p| x[i / n * k + p] * w[i % n * k + p]).sum()).collect()
@@ -284,8 +250,9 @@ fn cached_attention_has_the_bits_of_the_packed_form_in_any_chunking() {
         let (mut want, mut stats) = (vec![0.0; q.len()], vec![0.0; length * h.query * 2]);
         attention::forward(&mut want, &mut stats, &q, &k, &v, &seg, h);
         for chunk in [1, 7, 32, 50, 150] {
+            let (head_dim, precision) = (h.dim, h.precision);
             let mut cache =
-                KvCache::new(CacheShape { layers: 2, kv_heads: h.kv, head_dim: h.dim, precision: h.precision });
+                KvCache::new(CacheShape { layers: 2, kv_heads: h.kv, head_dim, value_dim: h.dim, precision });
             // Blocks in an order of their own.
             let mut blocks: Vec<u32> = (0..length.div_ceil(32)).map(|_| cache.grow()).collect();
             blocks.reverse();

@@ -4,7 +4,7 @@
 //! fixed number of lanes; a lane works alone on one thread, and the lanes' gradients are added in order at the end. The number
 //! of lanes is a property of the model, never of the machine: the gradient has the same bits on any number of threads.
 
-use aha_kernels::{Gradients, ParamStore, Tape, par};
+use aha_kernels::{Gradients, ParamStore, RoutingStats, Tape, par};
 use rayon::prelude::*;
 
 /// Lanes of a small model.
@@ -43,6 +43,21 @@ impl Lanes {
     /// Tokens of a micro-batch: at most `limit`, and so few that every lane has work.
     pub fn micro_batch_tokens(&self, limit: usize, total: usize) -> usize {
         limit.min(total.div_ceil(self.lanes.len())).max(1)
+    }
+
+    /// Begins a step: forgets what was routed and sets the factor of the balance loss (alpha over the tokens of the step).
+    pub fn begin(&mut self, balance_loss: f32) {
+        for lane in &mut self.lanes {
+            lane.tape.balance_loss = balance_loss;
+            lane.tape.routing.get_or_insert_default().reset();
+        }
+    }
+
+    /// What all lanes routed since [`Lanes::begin`].
+    pub fn routing(&self) -> RoutingStats {
+        let mut all = RoutingStats::default();
+        self.lanes.iter().filter_map(|lane| lane.tape.routing.as_ref()).for_each(|r| all.add(r));
+        all
     }
 
     /// Does `work` for every micro-batch, in order within a lane; what it returned, in the order of `parts`.

@@ -1,7 +1,9 @@
 //! Pretraining: next-token prediction over packed documents.
 
+use crate::balance::{self, Balance};
 use crate::lanes::Lanes;
 use crate::observer::{Observer, StepReport};
+use crate::prediction::PredictionWeight;
 use crate::schedule::Schedule;
 use crate::state::{self, TrainerState};
 use crate::{PackedBatch, TrainError};
@@ -31,6 +33,10 @@ pub struct PretrainConfig {
     pub precision: Precision,
     /// Blocks keep only their inputs for the backward.
     pub gradient_checkpointing: bool,
+    /// Balancing of routed experts, where the model has them.
+    pub balance: Balance,
+    /// Weight of the modules that predict further tokens, where the model has them.
+    pub prediction: PredictionWeight,
     /// Hash of everything the result depends on.
     pub settings: String,
 }
@@ -77,7 +83,13 @@ pub fn run(
         let learning_rate = config.schedule.at(state.step);
         let sequences = stream.batch(config.batch_tokens, config.context);
         let tokens: usize = sequences.iter().map(Vec::len).sum();
-        let (loss, norm) = step(&mut model, &mut optimizer, &mut lanes, &sequences, learning_rate);
+        let extra = Extra {
+            balance_alpha: config.balance.sequence_alpha,
+            bias_update_speed: config.balance.speed(state.step),
+            prediction_weight: config.prediction.at(state.step),
+        };
+        let Stepped { loss, norm, metrics: more } =
+            step_with(&mut model, &mut optimizer, &mut lanes, &sequences, learning_rate, &extra);
         state.step += 1;
         if !loss.is_finite() || !norm.is_finite() {
             let problem = format!("loss is {loss}, gradient norm {norm}: lower learning_rate or raise warmup_steps");
@@ -90,6 +102,7 @@ pub fn run(
             ("learning_rate".into(), learning_rate),
             ("num_tokens".into(), tokens as f64),
         ];
+        metrics.extend(more);
         let last = state.step == config.steps;
         if !validation.is_empty()
             && (last || config.validate_every > 0 && state.step.is_multiple_of(config.validate_every))
@@ -112,6 +125,28 @@ pub fn run(
     Ok((model, true))
 }
 
+/// What a step has beside its sequences and the learning rate; nothing by default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Extra {
+    /// Alpha of the sequence-wise balance loss.
+    pub balance_alpha: f64,
+    /// How far the biases of routers move.
+    pub bias_update_speed: f64,
+    /// Weight of the prediction modules' losses.
+    pub prediction_weight: f64,
+}
+
+/// What a step was like.
+#[derive(Clone, Debug, Default)]
+pub struct Stepped {
+    /// Mean next-token loss in nats.
+    pub loss: f64,
+    /// Norm of the gradient before clipping.
+    pub norm: f64,
+    /// What routers and prediction modules have to say.
+    pub metrics: Vec<(String, f64)>,
+}
+
 /// One optimizer step on sequences; the mean next-token loss in nats, and the norm of the gradient before clipping.
 pub fn step(
     model: &mut Decoder,
@@ -120,19 +155,34 @@ pub fn step(
     sequences: &[Vec<u32>],
     learning_rate: f64,
 ) -> (f64, f64) {
+    let stepped = step_with(model, optimizer, lanes, sequences, learning_rate, &Extra::default());
+    (stepped.loss, stepped.norm)
+}
+
+/// The same with balancing and prediction modules.
+pub fn step_with(
+    model: &mut Decoder,
+    optimizer: &mut AdamW,
+    lanes: &mut Lanes,
+    sequences: &[Vec<u32>],
+    learning_rate: f64,
+    extra: &Extra,
+) -> Stepped {
     let tokens: usize = sequences.iter().map(Vec::len).sum();
     let count = (tokens - sequences.len()) as f64;
+    lanes.begin((extra.balance_alpha / tokens as f64) as f32);
     let parts = split(sequences, lanes.micro_batch_tokens(MICRO_BATCH_TOKENS, tokens));
     let losses = lanes.run(&parts, |lane, part| {
         let batch = PackedBatch::new(part.iter().map(|s| s.split_at(1)));
-        let mut loss = 0.0;
-        batch.train(model, &mut lane.tape, &mut lane.grads, 1.0, |logp, _| {
-            loss = -logp.iter().map(|v| f64::from(*v)).sum::<f64>() / count;
-            vec![-1.0 / count as f32; logp.len()]
-        });
-        loss
+        batch.train_predicting(model, &mut lane.tape, &mut lane.grads, count, extra.prediction_weight)
     });
-    (losses.iter().sum(), optimizer.step(&mut model.params, lanes.grads(), learning_rate))
+    let mut metrics = balance::metrics(&lanes.routing());
+    if extra.prediction_weight > 0.0 && model.prediction_modules() > 0 {
+        metrics.push(("mtp_loss".into(), losses.iter().map(|l| l.1).sum()));
+    }
+    balance::update(model, &lanes.routing(), extra.bias_update_speed);
+    let norm = optimizer.step(&mut model.params, lanes.grads(), learning_rate);
+    Stepped { loss: losses.iter().map(|l| l.0).sum(), norm, metrics }
 }
 
 /// Whole sequences in order, each part as close to `tokens` as they allow.

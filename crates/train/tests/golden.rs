@@ -12,7 +12,18 @@ use safetensors::SafeTensors;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-const MODELS: [&str; 5] = ["llama_untied", "llama_tied", "qwen2_untied", "qwen2_tied", "qwen3"];
+const DENSE: [&str; 5] = ["llama_untied", "llama_tied", "qwen2_untied", "qwen2_tied", "qwen3"];
+const MODELS: [&str; 9] = [
+    "llama_untied",
+    "llama_tied",
+    "qwen2_untied",
+    "qwen2_tied",
+    "qwen3",
+    "deepseek_plain",
+    "deepseek_groups",
+    "deepseek_yarn",
+    "deepseek_fused",
+];
 
 fn fixtures() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
@@ -97,7 +108,7 @@ fn loss_and_every_gradient_equal_transformers() {
         let loss = loss_and_gradients(&d, &golden.tokens("tokens"), &mut grads);
         assert!((loss - f64::from(golden.floats("loss")[0])).abs() < 1e-5, "{name}: {loss}");
         let mut compared = 0;
-        for (id, p) in d.params.iter() {
+        for (id, p) in d.params.iter().filter(|(_, p)| p.trainable) {
             let ours = p.layout.load(grads.get(id));
             close(&format!("{name} {}", p.name), &ours, &golden.floats(&format!("grad.{}", p.name)), 1e-4);
             assert!(ours.iter().any(|g| *g != 0.0), "{name}: {} gets no gradient", p.name);
@@ -124,7 +135,8 @@ fn temperature_log_probabilities_and_entropies_equal_torch() {
 /// bf16 has 8 bits of mantissa: its products are as close to the golden ones as that allows, and no closer.
 #[test]
 fn bf16_loss_and_gradients_are_those_of_f32_but_for_rounding() {
-    for name in MODELS {
+    // Not those with experts: rounding changes some choices, and with them gradients as a whole.
+    for name in DENSE {
         let golden = Golden::of(&format!("{name}/golden.safetensors"));
         let mut d = load(name);
         d.params.set_precision(Precision::Bf16, true);
@@ -222,6 +234,7 @@ fn generator_and_trainer_agree_bit_for_bit() {
                 max_running: 64,
                 prefill_chunk: 1,
                 cache_bytes: 40 * d.cache_shape().block_bytes(),
+                ..EngineConfig::default()
             },
         ] {
             let other = generate(&d, &requests, &config, &Control::default()).unwrap();

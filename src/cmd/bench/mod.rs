@@ -64,6 +64,9 @@ struct Shape {
     /// Words of the vocabulary.
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = count)]
     vocab_size: usize,
+    /// A config.json instead of the shape.
+    #[arg(long, value_name = "FILE")]
+    config: Option<std::path::PathBuf>,
     /// In what numbers matrix products run: f32, bf16, or auto for the faster one on this processor.
     #[arg(long, value_name = "TYPE", default_value = "auto", value_parser = precision)]
     precision: Precision,
@@ -71,14 +74,19 @@ struct Shape {
 
 impl Shape {
     fn decoder(&self, positions: usize, gradients: bool) -> anyhow::Result<Decoder> {
-        let config = serde_json::json!({
+        let shape = serde_json::json!({
             "model_type": "llama", "vocab_size": self.vocab_size, "hidden_size": self.hidden_size,
             "intermediate_size": self.intermediate_size, "num_hidden_layers": self.layers,
             "num_attention_heads": self.heads, "num_key_value_heads": self.kv_heads,
             "max_position_embeddings": positions, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
             "tie_word_embeddings": false, "hidden_act": "silu",
         });
-        let config = ModelConfig::from_json(&config.to_string()).context("this shape is no model")?;
+        let text = match &self.config {
+            Some(path) => std::fs::read_to_string(path).with_context(|| path.display().to_string())?,
+            None => shape.to_string(),
+        };
+        let mut config = ModelConfig::from_json(&text).context("this shape is no model")?;
+        config.max_position_embeddings = config.max_position_embeddings.max(positions);
         let mut decoder = Decoder::init(config, 1);
         decoder.params.set_precision(self.precision.resolve(), gradients);
         Ok(decoder)

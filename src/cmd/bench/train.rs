@@ -35,7 +35,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let mut model = args.shape.decoder(args.sequence, true)?;
     let mut optimizer = AdamW::new(AdamWConfig::default(), &model.params);
     let mut lanes = Lanes::new(&model.params, args.gradient_checkpointing);
-    let data = sequences(args.batch, args.sequence, args.shape.vocab_size);
+    let data = sequences(args.batch, args.sequence, model.config.vocab_size);
     let mut seconds = Vec::new();
     for _ in 0..=args.steps {
         let begin = Instant::now();

@@ -53,6 +53,7 @@ pub(crate) const PRETRAIN_KEYS: &[&str] = &[
 ];
 
 pub(crate) const MODEL_KEYS: &[&str] = &[
+    "architecture",
     "hidden_size",
     "intermediate_size",
     "num_hidden_layers",
@@ -100,6 +101,8 @@ pub(crate) const GRPO_KEYS: &[&str] = &[
     "seed_offset",
     "precision",
     "gradient_checkpointing",
+    "bias_update_speed",
+    "speculative_decoding",
 ];
 
 pub(crate) const EVAL_KEYS: &[&str] = &[
@@ -117,4 +120,5 @@ pub(crate) const EVAL_KEYS: &[&str] = &[
     "max_completion_length",
     "seed_offset",
     "precision",
+    "speculative_decoding",
 ];

@@ -15,6 +15,7 @@
 //! task = "mini"
 //! ```
 
+mod deepseek;
 mod embedded;
 mod error;
 mod keys;
@@ -29,6 +30,7 @@ mod stage;
 
 use serde::Serialize;
 
+pub use deepseek::{DeepseekShape, DeepseekTraining};
 pub use embedded::list_embedded;
 pub use error::{Origin, RecipeError};
 pub use keys::{CORPUS_KEYS, PROMPT_STYLES};

@@ -85,7 +85,7 @@ fn stage(table: &Table, index: usize, earlier: &[Stage], all_names: &[String]) -
     let settings = match kind {
         StageKind::Corpus => StageSettings::Corpus(settings::corpus(&section(keys::CORPUS_STAGE_KEYS)?)?),
         StageKind::Pretrain => {
-            let keys = [keys::PRETRAIN_KEYS, keys::OPTIMIZER_KEYS].concat();
+            let keys = [keys::PRETRAIN_KEYS, keys::OPTIMIZER_KEYS, super::deepseek::TRAINING_KEYS].concat();
             StageSettings::Pretrain(settings::pretrain(&section(&keys)?, &context)?)
         }
         StageKind::Grpo => {

@@ -4,6 +4,7 @@ use aha_train::advantage::{ScaleRewards, StdKind};
 use aha_train::policy_loss::LossType;
 use aha_train::schedule::ScheduleKind;
 
+use super::deepseek::{self, DeepseekTraining};
 use super::error::RecipeError;
 use super::keys::{CORPUS_KEYS, MODEL_KEYS, PROMPT_STYLES};
 use super::raw::Table;
@@ -86,11 +87,16 @@ pub(crate) fn pretrain(section: &Section<'_>, context: &Context<'_>) -> Result<P
         save_steps: section.integer("save_steps", 0)?.unwrap_or(100),
         precision: precision(section, &Precision::TRAINING)?,
         gradient_checkpointing: section.boolean("gradient_checkpointing")?.unwrap_or(false),
+        deepseek: DeepseekTraining::read(section, &model)?,
         model,
     })
 }
 
 fn model_shape(table: &Table, path: &str) -> Result<ModelShape, RecipeError> {
+    let any = Section::new(table, path, &[MODEL_KEYS, deepseek::SHAPE_KEYS])?;
+    if any.choice("architecture", &[("llama", false), ("deepseek_v3", true)])?.unwrap_or(false) {
+        return deepseek::shape(table, path);
+    }
     let section = Section::new(table, path, &[MODEL_KEYS])?;
     let needed = |key| section.size(key, 1)?.ok_or_else(|| section.missing(key, "a whole number of at least 1"));
     let hidden_size = needed("hidden_size")?;
@@ -127,6 +133,7 @@ fn model_shape(table: &Table, path: &str) -> Result<ModelShape, RecipeError> {
         rope_theta: section.number("rope_theta", &POSITIVE)?.unwrap_or(10_000.0),
         tie_word_embeddings: section.boolean("tie_word_embeddings")?.unwrap_or(false),
         max_position_embeddings: needed("max_position_embeddings")?,
+        deepseek: None,
     })
 }
 
@@ -226,6 +233,8 @@ pub(crate) fn grpo(section: &Section<'_>, context: &Context<'_>) -> Result<GrpoS
         seed_offset: section.integer("seed_offset", 0)?.unwrap_or(0),
         precision: precision(section, &Precision::TRAINING)?,
         gradient_checkpointing: section.boolean("gradient_checkpointing")?.unwrap_or(false),
+        bias_update_speed: section.number("bias_update_speed", &NOT_NEGATIVE)?.unwrap_or(0.0),
+        speculative_decoding: section.boolean("speculative_decoding")?.unwrap_or(false),
         overlong_penalty: overlong(section, max_completion_length)?,
         task_options: section.table("task_options")?.map(Table::to_toml).unwrap_or_default(),
         rewards: rewards(section)?,
@@ -317,6 +326,7 @@ pub(crate) fn eval(section: &Section<'_>, context: &Context<'_>) -> Result<EvalS
         max_completion_length,
         seed_offset: section.integer("seed_offset", 0)?.unwrap_or(0),
         precision: precision(section, &Precision::ALL)?,
+        speculative_decoding: section.boolean("speculative_decoding")?.unwrap_or(false),
         task_options: section.table("task_options")?.map(Table::to_toml).unwrap_or_default(),
     })
 }

@@ -264,6 +264,9 @@ pub struct ModelShape {
     pub tie_word_embeddings: bool,
     /// The longest sequence.
     pub max_position_embeddings: usize,
+    /// What `architecture = "deepseek_v3"` has beyond that. Default none: a Llama.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub deepseek: Option<super::DeepseekShape>,
 }
 
 /// Trains a decoder from nothing.
@@ -292,6 +295,9 @@ pub struct PretrainStage {
     /// Blocks keep only their inputs for the backward: less memory, more work, the same bits. Default false.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub gradient_checkpointing: bool,
+    /// What a model with routed experts is trained with.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub deepseek: Option<super::DeepseekTraining>,
     /// The decoder.
     pub model: ModelShape,
 }
@@ -393,6 +399,12 @@ pub struct GrpoStage {
     /// Blocks keep only their inputs for the backward: less memory, more work, the same bits. Default false.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub gradient_checkpointing: bool,
+    /// How far the biases of routers move at a step. Default 0: routing stays as pretrained.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub bias_update_speed: f64,
+    /// Drafts tokens with the model's prediction module while sampling. Default false.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub speculative_decoding: bool,
     /// The soft overlong punishment. Default none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overlong_penalty: Option<OverlongPenalty>,
@@ -454,7 +466,15 @@ pub struct EvalStage {
     /// In what numbers products run. Default `f32`.
     #[serde(skip_serializing_if = "Precision::is_default")]
     pub precision: Precision,
+    /// Drafts tokens with the model's prediction module while sampling. Default false.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub speculative_decoding: bool,
     /// Options of the task (`data`, ...), read by the tasks crate.
     #[serde(skip_serializing_if = "toml::Table::is_empty")]
     pub task_options: toml::Table,
+}
+
+/// Left out where it says nothing, so that hashes of older recipes stay.
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }

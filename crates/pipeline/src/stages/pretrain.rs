@@ -68,6 +68,8 @@ pub(crate) fn run(context: &mut Context, name: &str, s: &PretrainStage, hash: &s
         save_steps: s.save_steps,
         precision: s.precision.resolve(),
         gradient_checkpointing: s.gradient_checkpointing,
+        balance: s.deepseek.as_ref().map(|d| d.balance(s.steps)).unwrap_or_default(),
+        prediction: s.deepseek.as_ref().map(|d| d.prediction(s.steps)).unwrap_or_default(),
         settings: hash.to_owned(),
     };
     let paths = context.dir.stage(name)?;
@@ -112,7 +114,7 @@ pub(crate) fn optimizer(o: &crate::recipe::OptimizerSettings) -> AdamWConfig {
 fn model_config(s: &PretrainStage, vocab_size: usize, eos: u32) -> ModelConfig {
     let m = &s.model;
     ModelConfig {
-        arch: Arch::Llama,
+        arch: if m.deepseek.is_some() { Arch::DeepseekV3 } else { Arch::Llama },
         vocab_size,
         hidden_size: m.hidden_size,
         intermediate_size: m.intermediate_size,
@@ -133,5 +135,6 @@ fn model_config(s: &PretrainStage, vocab_size: usize, eos: u32) -> ModelConfig {
         bos_token_id: None,
         eos_token_ids: vec![eos],
         torch_dtype: None,
+        deepseek: m.deepseek.as_ref().map(|d| Box::new(d.config.clone())),
     }
 }
