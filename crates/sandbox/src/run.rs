@@ -3,7 +3,7 @@
 
 use crate::layers::{Layer, Layers};
 use crate::limits::Limits;
-use crate::wire::{BoxFile, Case, End, Job, Ready, ReportHeader, read_blob, read_header, write_header};
+use crate::wire::{BoxFile, Case, End, Job, Ready, ReportHeader, SCRATCH, read_blob, read_header, write_header};
 use std::ffi::OsString;
 use std::io::{self, BufReader, Read, Write};
 use std::net::Shutdown;
@@ -199,8 +199,8 @@ fn plain_folder() -> Result<tempfile::TempDir, String> {
 pub fn environment(extra: &[(&str, &Path)]) -> Vec<(String, String)> {
     let fixed = [
         ("PATH", "/usr/bin:/bin"),
-        ("HOME", "/tmp"),
-        ("TMPDIR", "/tmp"),
+        ("HOME", SCRATCH),
+        ("TMPDIR", SCRATCH),
         ("LANG", "C.UTF-8"),
         ("MALLOC_ARENA_MAX", "1"),
         ("OPENBLAS_NUM_THREADS", "1"),

@@ -13,6 +13,16 @@ const MAX_HEADER: u64 = 1 << 20;
 /// Stands for the folder of the program in arguments and environment.
 pub const BOX: &str = "@box";
 
+/// Stands for the scratch folder.
+pub const SCRATCH: &str = "@scratch";
+
+impl Job {
+    /// The scratch folder: `/tmp`, unless something the program must see lies there.
+    pub fn scratch(&self) -> &'static str {
+        if self.readable.iter().any(|p| p.starts_with("/tmp")) { "/scratch" } else { "/tmp" }
+    }
+}
+
 /// What to run; the bytes of `files` follow the header in order.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Job {

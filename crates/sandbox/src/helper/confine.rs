@@ -89,7 +89,7 @@ fn rules(job: &Job, folder: &Path) -> Result<RulesetCreated, String> {
     let write = (AccessFs::from_all(abi) & !AccessFs::Execute)
         & !(AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::MakeSock | AccessFs::IoctlDev);
     if job.layers.contains(&Layer::Mount) {
-        allow(Path::new("/tmp"), write)?;
+        allow(Path::new(job.scratch()), write)?;
     }
     if job.writable_out {
         allow(&folder.join("out"), write)?;

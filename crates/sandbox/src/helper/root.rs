@@ -28,8 +28,8 @@ pub fn build(job: &Job, files: &[Vec<u8>]) -> Result<(), String> {
         bind(&base, device, libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC)?;
     }
     let folder = base.join("box");
-    for dir in [base.join("tmp"), folder.clone(), folder.join("out")] {
-        fs::DirBuilder::new().mode(0o755).create(&dir).map_err(step("make a folder"))?;
+    for dir in [inside(&base, Path::new(job.scratch())), folder.clone(), folder.join("out")] {
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(&dir).map_err(step("make a folder"))?;
     }
     write_files(&folder, job, files)?;
     std::env::set_current_dir(&base).map_err(step("enter the new root"))?;
@@ -39,7 +39,7 @@ pub fn build(job: &Job, files: &[Vec<u8>]) -> Result<(), String> {
     if job.writable_out {
         scratch(job, Path::new("/box/out"), 0)?;
     }
-    scratch(job, Path::new("/tmp"), libc::MS_NOEXEC)
+    scratch(job, Path::new(job.scratch()), libc::MS_NOEXEC)
 }
 
 /// Mounts an empty scratch folder, over what a case before has left.
@@ -52,13 +52,14 @@ pub fn scratch(job: &Job, at: &Path, flags: libc::c_ulong) -> Result<(), String>
     sys::mount(Path::new("none"), at, c"tmpfs", LOCKED | flags, &options).map_err(step("mount a scratch folder"))
 }
 
-/// Empties `/tmp` for the next case.
+/// Empties the scratch folder for the next case.
 ///
 /// # Errors
 /// What the system said.
 pub fn renew_scratch(job: &Job) -> Result<(), String> {
-    sys::unmount(c"/tmp").map_err(step("unmount /tmp"))?;
-    scratch(job, Path::new("/tmp"), libc::MS_NOEXEC)
+    let folder = sys::c_path(Path::new(job.scratch())).map_err(step("name the scratch folder"))?;
+    sys::unmount(&folder).map_err(step("unmount the scratch folder"))?;
+    scratch(job, Path::new(job.scratch()), libc::MS_NOEXEC)
 }
 
 /// Puts the job's files into the box folder, readable by all and writable by none but the owner.

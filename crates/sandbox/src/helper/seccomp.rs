@@ -120,7 +120,8 @@ fn programs(own_pids: bool) -> Result<[BpfProgram; 2], seccompiler::BackendError
     // The flags of clone3 lie in memory, where a filter cannot look; ENOSYS makes every C library use clone.
     let clone3 = BTreeMap::from([(libc::SYS_clone3, vec![])]);
     let refuse = SeccompFilter::new(clone3, SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32), arch)?;
-    Ok([allow.try_into()?, refuse.try_into()?])
+    // In this order: the second forbids installing more.
+    Ok([refuse.try_into()?, allow.try_into()?])
 }
 
 /// Whether filters can be made and installed: tried in a child.

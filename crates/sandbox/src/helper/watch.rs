@@ -4,7 +4,7 @@
 use super::confine::confine;
 use super::{Setup, root, sys};
 use crate::layers::Layer;
-use crate::wire::{End, Job};
+use crate::wire::{BOX, End, Job, SCRATCH};
 use std::ffi::CString;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -262,7 +262,7 @@ fn first_process(
 /// Returns only on failure, with words for the host.
 fn become_program(setup: &Setup, job: &Job, streams: [i32; 3], problem: i32, tasks: u64) -> String {
     let folder = setup.folder.to_string_lossy();
-    let c_string = |text: &str| CString::new(text.replace(crate::wire::BOX, &folder));
+    let c_string = |text: &str| CString::new(text.replace(BOX, &folder).replace(SCRATCH, job.scratch()));
     let argv: Result<Vec<_>, _> = job.argv.iter().map(|a| c_string(a)).collect();
     let env: Result<Vec<_>, _> = job.env.iter().map(|(k, v)| c_string(&format!("{k}={v}"))).collect();
     let (Ok(argv), Ok(env)) = (argv, env) else { return "a zero byte in an argument".into() };
@@ -286,7 +286,7 @@ fn become_program(setup: &Setup, job: &Job, streams: [i32; 3], problem: i32, tas
     }
     sys::reset_signals();
     let words = (|| {
-        std::env::set_current_dir(if job.layers.contains(&Layer::Mount) { "/tmp" } else { folder.as_ref() })
+        std::env::set_current_dir(if job.layers.contains(&Layer::Mount) { job.scratch() } else { folder.as_ref() })
             .map_err(|e| format!("working folder: {e}"))?;
         confine(job, &setup.folder, setup.root, tasks)?;
         Ok::<(), String>(())

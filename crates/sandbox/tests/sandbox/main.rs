@@ -1,10 +1,10 @@
 //! The sandbox through its public interface. Tests that need a tool or a layer that is not here say so and pass.
 #![allow(clippy::unwrap_used)]
 
+mod references;
 mod verdicts;
 
-use aha_sandbox::{Config, Helper, Judged, Language, Limits, Required, Sandbox, Submission, Tests, Verdict};
-use std::path::Path;
+use aha_sandbox::{Config, Helper, Language, Limits, Sandbox, Submission, Tests, Verdict};
 use std::sync::LazyLock;
 
 /// The helper binary of this crate.
