@@ -107,7 +107,9 @@ fn outcome(one: &One, ended: Option<&Report>) -> TestOutcome {
             let (verdict, reason) = ended.map_or((Verdict::SandboxError, None), verdict_of);
             match verdict {
                 // A program that leaves, or closes its end, with exit code 0 has not answered.
-                Verdict::Accepted => TestOutcome::new(Verdict::RuntimeError, Some("it ended before it answered".into())),
+                Verdict::Accepted => {
+                    TestOutcome::new(Verdict::RuntimeError, Some("it ended before it answered".into()))
+                }
                 verdict => TestOutcome::new(verdict, reason),
             }
         }

@@ -98,11 +98,8 @@ impl Process {
             .map_err(|e| format!("cannot start the helper {}: {e}", helper.program.display()))?;
         let box_dir = folder.as_ref().map(|f| f.path().to_owned());
         let mut process = Self { child, socket: BufReader::new(ours), _folder: folder };
-        let file = |f: &File<'_>| BoxFile {
-            name: f.name.to_owned(),
-            len: f.bytes.len() as u64,
-            executable: f.executable,
-        };
+        let file =
+            |f: &File<'_>| BoxFile { name: f.name.to_owned(), len: f.bytes.len() as u64, executable: f.executable };
         let job = Job {
             layers: layers.to_vec(),
             probe,

@@ -167,12 +167,7 @@ impl RawSubmission {
     }
 }
 
-fn from_tests(
-    tests: Vec<RawTest>,
-    setup: String,
-    entry_point: Option<String>,
-    atol: f64,
-) -> Result<Tests, String> {
+fn from_tests(tests: Vec<RawTest>, setup: String, entry_point: Option<String>, atol: f64) -> Result<Tests, String> {
     let (mut io, mut calls, mut asserts) = (Vec::new(), Vec::new(), Vec::new());
     for (i, test) in tests.into_iter().enumerate() {
         match test {
@@ -184,8 +179,7 @@ fn from_tests(
                     return Err(format!("\"args\" of test {i} is not a list"));
                 }
                 let kwargs = kwargs.map_or("{}".to_owned(), |k| k.get().to_owned());
-                let text =
-                    format!("{{\"args\":{},\"kwargs\":{kwargs},\"expected\":{}}}", args.get(), expected.get());
+                let text = format!("{{\"args\":{},\"kwargs\":{kwargs},\"expected\":{}}}", args.get(), expected.get());
                 calls.push(RawValue::from_string(text).map_err(|e| format!("test {i}: {e}"))?);
             }
             RawTest { input: None, output: None, args: None, kwargs: None, expected: None, assert: Some(text) } => {
@@ -222,13 +216,17 @@ mod tests {
         let read = |line: &str| Submission::from_json(line).unwrap();
         let io = read(r#"{"language":"cpp","code":"x","tests":[{"input":"1","output":"2"},{"output":"3"}]}"#);
         assert!(matches!(io.tests, Tests::Io(ref t) if t.len() == 2 && t[1].input.is_empty()));
-        let calls = read(r#"{"code":"x","entry_point":"f","tests":[{"args":[1],"expected":123456789012345678901234567890}]}"#);
+        let calls =
+            read(r#"{"code":"x","entry_point":"f","tests":[{"args":[1],"expected":123456789012345678901234567890}]}"#);
         let Tests::Calls { tests, .. } = calls.tests else { panic!() };
         assert!(tests[0].get().contains("123456789012345678901234567890"));
-        let human_eval = read(r#"{"prompt":"a","completion":"b","test":"def check(c): pass","entry_point":"f","task_id":"t"}"#);
+        let human_eval =
+            read(r#"{"prompt":"a","completion":"b","test":"def check(c): pass","entry_point":"f","task_id":"t"}"#);
         assert_eq!(human_eval.code, "ab");
         let mbpp = read(r#"{"code":"x","test_list":["assert 1","assert 2"],"test_imports":["import math"]}"#);
-        assert!(matches!(mbpp.tests, Tests::Asserts { ref setup, ref tests, .. } if setup == "import math" && tests.len() == 2));
+        assert!(
+            matches!(mbpp.tests, Tests::Asserts { ref setup, ref tests, .. } if setup == "import math" && tests.len() == 2)
+        );
     }
 
     #[test]

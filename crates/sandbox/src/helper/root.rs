@@ -94,7 +94,10 @@ fn inside(base: &Path, path: &Path) -> PathBuf {
 /// Makes `path` visible: a link as a link, a folder or file bound read-only.
 fn expose(base: &Path, path: &Path) -> Result<(), String> {
     let Ok(kind) = fs::symlink_metadata(path).map(|m| m.file_type()) else { return Ok(()) };
-    if inside(base, path).symlink_metadata().is_ok_and(|m| !m.is_dir() || fs::read_dir(inside(base, path)).is_ok_and(|mut d| d.next().is_some())) {
+    if inside(base, path)
+        .symlink_metadata()
+        .is_ok_and(|m| !m.is_dir() || fs::read_dir(inside(base, path)).is_ok_and(|mut d| d.next().is_some()))
+    {
         return Ok(()); // visible already as part of another path
     }
     if kind.is_symlink() {

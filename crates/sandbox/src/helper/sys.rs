@@ -145,8 +145,7 @@ pub fn mount(source: &Path, target: &Path, kind: &CStr, flags: libc::c_ulong, da
     let (source, target) = (c_path(source)?, c_path(target)?);
     let data = CString::new(data).map_err(io::Error::other)?;
     // SAFETY: all pointers are to C strings that outlive the call.
-    let result =
-        unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast()) };
+    let result = unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast()) };
     check(i64::from(result)).map(drop)
 }
 

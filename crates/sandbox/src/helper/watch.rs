@@ -220,14 +220,7 @@ fn classify(job: &Job, status: Option<Status>, cpu_ms: u64, peak: u64, stderr: &
 }
 
 /// Never returns: the parent of the program, process 1 of the namespace.
-fn first_process(
-    setup: &Setup,
-    job: &Job,
-    streams: [i32; 3],
-    status: &OwnedFd,
-    problem: OwnedFd,
-    tasks: u64,
-) -> ! {
+fn first_process(setup: &Setup, job: &Job, streams: [i32; 3], status: &OwnedFd, problem: OwnedFd, tasks: u64) -> ! {
     let _ = sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64);
     let program = match sys::fork(0) {
         Ok(0) => {

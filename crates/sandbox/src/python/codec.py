@@ -55,7 +55,8 @@ def encode(value, keep, depth=0):
     if value is None or value is True or value is False:
         return value
     if isinstance(value, int):
-        return int(value)
+        value = int(value)
+        return value if value.bit_length() < 2000 else {"x": hex(value)}
     if isinstance(value, float):
         return {"f": float.__repr__(float(value))}
     if isinstance(value, str):
@@ -105,6 +106,8 @@ def decode(sent, kept, depth=0):
         deeper = lambda: [decode(item, kept, depth + 1) for item in inner]
         if tag == "f":
             return float(inner)
+        if tag == "x":
+            return int(inner, 16)
         if tag == "t":
             return tuple(deeper())
         if tag == "d":

@@ -46,7 +46,7 @@ fn sandbox(numpy: bool) -> Option<Sandbox> {
             return None;
         }
     }
-    let limits = Limits { memory: 1 << 30, ..Limits::default() }.with_cpu_ms(30_000);
+    let limits = Limits { memory: 4 << 30, ..Limits::default() }.with_cpu_ms(30_000);
     match Sandbox::new(Config { python, limits, stop_early: true, ..config() }) {
         Ok(sandbox) if sandbox.tool_version(Language::Python).is_ok() => Some(sandbox),
         Ok(_) => {
@@ -62,12 +62,17 @@ fn sandbox(numpy: bool) -> Option<Sandbox> {
 
 /// Judges and checks that every one has the verdict.
 fn all(sandbox: &Sandbox, what: &str, rows: &[(String, Value)], accepted: bool) -> usize {
-    let submissions: Vec<Submission> =
-        rows.iter().map(|(id, v)| Submission::from_json(&v.to_string()).unwrap_or_else(|e| panic!("{id}: {e}"))).collect();
+    let submissions: Vec<Submission> = rows
+        .iter()
+        .map(|(id, v)| Submission::from_json(&v.to_string()).unwrap_or_else(|e| panic!("{id}: {e}")))
+        .collect();
     let begin = Instant::now();
     let good = AtomicUsize::new(0);
     let verdicts = sandbox.judge_all(&submissions, 2, |_, judged| {
-        good.fetch_add(usize::from((judged.verdict == Verdict::Accepted) == accepted && judged.verdict != Verdict::SandboxError), Ordering::Relaxed);
+        good.fetch_add(
+            usize::from((judged.verdict == Verdict::Accepted) == accepted && judged.verdict != Verdict::SandboxError),
+            Ordering::Relaxed,
+        );
     });
     for ((id, _), judged) in rows.iter().zip(&verdicts) {
         if (judged.verdict == Verdict::Accepted) != accepted || judged.verdict == Verdict::SandboxError {
@@ -88,10 +93,13 @@ fn id(row: &Value) -> String {
     row["task_id"].to_string()
 }
 
-/// Wrong variants of a solution that do not depend on what it does: its function returns a value that no test expects.
+/// A wrong variant of any solution: its function answers with another value, and with another truth.
 fn broken(code: &str, entry_point: &str) -> String {
     format!(
-        "{code}\n_right = {entry_point}\ndef {entry_point}(*a, **k):\n    out = _right(*a, **k)\n    if isinstance(out, bool): return not out\n    if isinstance(out, (int, float)): return out + 1\n    if isinstance(out, str): return out + 'x'\n    if isinstance(out, list): return out + [None]\n    return ('not', out)\n"
+        "{code}\n_right = {entry_point}\ndef {entry_point}(*a, **k):\n    out = _right(*a, **k)\n    \
+         if isinstance(out, bool): return not out\n    if isinstance(out, (int, float)): return 0 if out else 1\n    \
+         if isinstance(out, str): return '' if out else 'x'\n    \
+         if isinstance(out, list): return [] if out else [None]\n    return None if out else ('not', out)\n"
     )
 }
 
@@ -105,6 +113,8 @@ fn called(code: &str, test: &str) -> String {
 /// References pass; the same with `code` and the entry point that `broken` needs fail.
 fn check(what: &str, file: &str, numpy: bool, parts: impl Fn(&Value) -> (String, String)) {
     let (Some(rows), Some(sandbox)) = (rows(file), sandbox(numpy)) else { return };
+    // The published script of HumanEval+ 32 unpacks a float with a star, so that no solution passes it anywhere.
+    let rows: Vec<Value> = rows.into_iter().filter(|r| !(numpy && id(r) == "\"HumanEval/32\"")).collect();
     let references: Vec<_> = rows.iter().map(|r| (id(r), r.clone())).collect();
     let mutated: Vec<_> = rows
         .iter()
@@ -156,6 +166,7 @@ fn mbpp_plus() {
         })
         .collect();
     std::fs::write(file.path(), lines.join("\n")).unwrap();
-    let parts = |r: &Value| (text(r, "code").to_owned(), called(text(r, "code"), r["tests_of_mbpp"][0].as_str().unwrap()));
+    let parts =
+        |r: &Value| (text(r, "code").to_owned(), called(text(r, "code"), r["tests_of_mbpp"][0].as_str().unwrap()));
     check("MBPP+", file.path().to_str().unwrap(), true, parts);
 }

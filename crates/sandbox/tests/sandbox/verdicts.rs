@@ -54,7 +54,10 @@ fn rust() {
     let check = |code: &str, expected| check(Language::Rust, code, expected);
     check("fn main() { println!(\"1\\n2\"); }", Verdict::Accepted);
     check("fn main() { println!(\"1\"); }", Verdict::WrongAnswer);
-    check("fn main() { let v: Vec<i32> = vec![]; println!(\"{}\", v[std::env::args().count()]); }", Verdict::RuntimeError);
+    check(
+        "fn main() { let v: Vec<i32> = vec![]; println!(\"{}\", v[std::env::args().count()]); }",
+        Verdict::RuntimeError,
+    );
     check("fn main() { loop { std::hint::spin_loop() } }", Verdict::TimeLimit);
     check("fn main() { let mut v = vec![]; loop { v.push(vec![1u8; 1 << 20]); } }", Verdict::MemoryLimit);
     check("fn main() { loop { println!(\"{}\", \"x\".repeat(1 << 20)); } }", Verdict::OutputLimit);
@@ -120,14 +123,21 @@ fn function_calls() {
     one("def f(a) return 1", json!([1]), json!(1), CompileError);
     one("def f(a):\n    while True: pass", json!([1]), json!(1), TimeLimit);
     one("def f(a): return bytearray(10**10)", json!([1]), json!(1), MemoryLimit);
-    one("def f(a): return 10 ** 29 + a", json!([1]), serde_json::from_str("100000000000000000000000000001").unwrap_or(json!(null)), WrongAnswer);
+    one(
+        "def f(a): return 10 ** 29 + a",
+        json!([1]),
+        serde_json::from_str("100000000000000000000000000001").unwrap_or(json!(null)),
+        WrongAnswer,
+    );
 }
 
 #[test]
 fn large_numbers_stay_exact() {
     let Some(s) = sandbox(Language::Python) else { return };
     let line = |end: &str| {
-        format!("{{\"code\":\"def f(a): return a + 1\",\"entry_point\":\"f\",\"tests\":[{{\"args\":[123456789012345678901234567890],\"expected\":{end}}}]}}")
+        format!(
+            "{{\"code\":\"def f(a): return a + 1\",\"entry_point\":\"f\",\"tests\":[{{\"args\":[123456789012345678901234567890],\"expected\":{end}}}]}}"
+        )
     };
     let verdict = |end| s.judge(&Submission::from_json(&line(end)).unwrap()).verdict;
     assert_eq!(verdict("123456789012345678901234567891"), Verdict::Accepted);
@@ -144,7 +154,10 @@ fn assertions() {
     use Verdict::{Accepted, RuntimeError, SandboxError, WrongAnswer};
     let code = "from math import gcd\nclass P:\n    def __init__(self, a): self.a = a\ndef f(x): return x * 2\ndef g(ps): return sum(p.a for p in ps)\ndef h(x): raise ValueError('no')";
     assert_eq!(
-        verdicts(code, &["assert f(2) == 4", "assert f(2) == 5", "assert f([1]) == [1, 1]", "assert g([P(1), P(2)]) == 3"]),
+        verdicts(
+            code,
+            &["assert f(2) == 4", "assert f(2) == 5", "assert f([1]) == [1, 1]", "assert g([P(1), P(2)]) == 3"]
+        ),
         [Accepted, WrongAnswer, Accepted, Accepted]
     );
     assert_eq!(
@@ -152,7 +165,10 @@ fn assertions() {
         [Accepted, Accepted, Accepted, RuntimeError]
     );
     assert_eq!(
-        verdicts(code, &["try:\n    h(1)\n    assert False\nexcept ValueError:\n    pass", "assert f(lambda: 1)", "assert ("]),
+        verdicts(
+            code,
+            &["try:\n    h(1)\n    assert False\nexcept ValueError:\n    pass", "assert f(lambda: 1)", "assert ("]
+        ),
         [Accepted, SandboxError, SandboxError]
     );
 }
