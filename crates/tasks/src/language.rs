@@ -245,7 +245,7 @@ impl TextLanguage {
 }
 
 /// How sure the identification of a sentence must be to overrule the target.
-const OVERRULE: f64 = 0.6;
+const OVERRULE: f64 = 0.8;
 
 /// Share of the words that are in `target`, from 0 to 1; none when there are no words.
 ///

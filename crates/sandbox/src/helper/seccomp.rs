@@ -72,15 +72,8 @@ const OLDER: &[i64] = &[];
 const PRCTL: [i32; 5] =
     [libc::PR_SET_NAME, libc::PR_GET_NAME, libc::PR_GET_DUMPABLE, libc::PR_GET_NO_NEW_PRIVS, libc::PR_SET_VMA];
 /// `ioctl` requests: sizes and modes of what may be a terminal, bytes waiting, flags of descriptors.
-const IOCTL: [u64; 7] = [
-    libc::TCGETS as u64,
-    libc::TIOCGWINSZ as u64,
-    libc::TIOCGPGRP as u64,
-    libc::FIONREAD as u64,
-    libc::FIONBIO as u64,
-    libc::FIOCLEX as u64,
-    libc::FIONCLEX as u64,
-];
+const IOCTL: [u64; 7] =
+    [libc::TCGETS, libc::TIOCGWINSZ, libc::TIOCGPGRP, libc::FIONREAD, libc::FIONBIO, libc::FIOCLEX, libc::FIONCLEX];
 
 /// Installs the filters. Without a process namespace a process may signal nobody but itself.
 ///

@@ -106,7 +106,7 @@ fn broken(code: &str, entry_point: &str) -> String {
 /// The function of `code` that a test calls.
 fn called(code: &str, test: &str) -> String {
     let names = code.lines().filter_map(|l| l.strip_prefix("def ")?.split('(').next()).map(str::trim);
-    let found = names.filter(|n| test.contains(&format!("{n}(")) || test.contains(&format!("{n} ("))).last();
+    let found = names.filter(|n| test.contains(&format!("{n}(")) || test.contains(&format!("{n} ("))).next_back();
     found.unwrap_or_else(|| panic!("{code}\n{test}")).to_owned()
 }
 
