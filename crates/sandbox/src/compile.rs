@@ -1,6 +1,5 @@
 //! Compiles C++ and Rust inside the sandbox and keeps the result under the hash of compiler, options and text.
 
-use crate::limits::Limits;
 use crate::run::{File, Spec, environment};
 use crate::sandbox::Sandbox;
 use crate::submission::Language;
@@ -10,7 +9,7 @@ use crate::wire::End;
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Largest program in bytes.
 const MAX_PROGRAM: u64 = 64 << 20;
@@ -101,12 +100,19 @@ pub fn compile(sandbox: &Sandbox, language: Language, code: &str) -> Result<Vec<
     if let Some(known) = sandbox.cache.get(&key) {
         return known.map_err(|words| (Verdict::CompileError, words));
     }
+    let mut env = environment(&[]);
+    env.retain(|(name, _)| name != "TMPDIR");
+    env.push(("TMPDIR".into(), "@box/out".into()));
+    if let Some(root) = &root {
+        // The loader finds libraries next to a program through /proc, which does not exist here.
+        env.push(("LD_LIBRARY_PATH".into(), format!("{root}/lib")));
+    }
     let spec = Spec {
         argv: argv.iter().map(|a| (*a).to_owned()).collect(),
-        env: environment(&[("TMPDIR", Path::new("@box/out"))]).into_iter().rev().collect(),
+        env,
         readable: system_paths().into_iter().chain(tool.readable.iter().cloned()).collect(),
         files: vec![File { name: source, bytes: code.as_bytes(), executable: false }],
-        limits: Limits { stack: sandbox.config.compile_limits.stack, ..sandbox.config.compile_limits.clone() },
+        limits: sandbox.config.compile_limits.clone(),
         fetch: Some("program".into()),
         channel: None,
     };

@@ -75,19 +75,19 @@ const PRCTL: [i32; 5] =
 const IOCTL: [u64; 7] =
     [libc::TCGETS, libc::TIOCGWINSZ, libc::TIOCGPGRP, libc::FIONREAD, libc::FIONBIO, libc::FIOCLEX, libc::FIONCLEX];
 
-/// Installs the filters. Without a process namespace a process may signal nobody but itself.
+/// Installs the filters, with what rustc needs to start a linker when a compiler runs. Without a process namespace a process may signal nobody but itself.
 ///
 /// # Errors
 /// An architecture without a table, or the kernel refuses.
-pub fn install(own_pids: bool) -> Result<(), String> {
+pub fn install(own_pids: bool, compiler: bool) -> Result<(), String> {
     let problem = |e: &dyn std::fmt::Display| format!("seccomp: {e}");
-    for program in programs(own_pids).map_err(|e| problem(&e))? {
+    for program in programs(own_pids, compiler).map_err(|e| problem(&e))? {
         seccompiler::apply_filter(&program).map_err(|e| problem(&e))?;
     }
     Ok(())
 }
 
-fn programs(own_pids: bool) -> Result<[BpfProgram; 2], seccompiler::BackendError> {
+fn programs(own_pids: bool, compiler: bool) -> Result<[BpfProgram; 2], seccompiler::BackendError> {
     let arch: TargetArch = std::env::consts::ARCH.try_into()?;
     let condition = |argument, len, op, value| Condition::new(argument, len, op, value);
     let when = |conditions: Vec<Condition>| SeccompRule::new(conditions);
@@ -100,6 +100,12 @@ fn programs(own_pids: bool) -> Result<[BpfProgram; 2], seccompiler::BackendError
     };
     rules.insert(libc::SYS_prctl, each(0, &mut PRCTL.iter().map(|o| *o as u64))?);
     rules.insert(libc::SYS_ioctl, each(1, &mut IOCTL.into_iter())?);
+    if compiler {
+        rules.insert(libc::SYS_socketpair, each(0, &mut [libc::AF_UNIX as u64].into_iter())?);
+        for call in [libc::SYS_sendmsg, libc::SYS_recvmsg, libc::SYS_sendto, libc::SYS_recvfrom] {
+            rules.insert(call, vec![]);
+        }
+    }
     if own_pids {
         for call in [libc::SYS_kill, libc::SYS_tkill, libc::SYS_tgkill] {
             rules.insert(call, vec![]);
@@ -122,7 +128,7 @@ fn programs(own_pids: bool) -> Result<[BpfProgram; 2], seccompiler::BackendError
 /// # Errors
 /// They cannot.
 pub fn works() -> Result<(), String> {
-    let programs = programs(true).map_err(|e| e.to_string())?;
+    let programs = programs(true, false).map_err(|e| e.to_string())?;
     match super::sys::fork(0).map_err(|e| format!("fork: {e}"))? {
         0 => {
             let installed = programs.iter().all(|p| seccompiler::apply_filter(p).is_ok());

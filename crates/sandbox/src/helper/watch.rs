@@ -104,6 +104,10 @@ fn try_run(setup: &Setup, job: &Job, input: &[u8], host: &OwnedFd) -> io::Result
         first_process(setup, job, streams, &status_write, problem_write, tasks);
     }
     drop((stdin, out_write, err_write, status_write, problem_write));
+    if job.channel {
+        // Only the program may hold the channel, so that the other side sees it close; a read end swallows nothing.
+        sys::duplicate(status_read.as_raw_fd(), 2)?;
+    }
     let mut out = Sink::new(out_read, job.limits.output, false)?;
     let mut err = Sink::new(err_read, job.limits.output.max(STDERR_KEPT as u64), true)?;
     let watched = watch(setup, job, begin, [&mut out, &mut err], &status_read, host);
@@ -236,6 +240,7 @@ fn first_process(setup: &Setup, job: &Job, streams: [i32; 3], status: &OwnedFd, 
     };
     // The pipes must close when the program does, not when this process does.
     drop(problem);
+    drop(sys::standard(2));
     for fd in streams {
         drop(sys::standard(fd));
     }

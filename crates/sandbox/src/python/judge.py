@@ -84,7 +84,13 @@ class StandIn:
 def forward(name):
     def method(self, *args):
         args = [codec.encode(a, number_of) for a in args]
-        return codec.decode(ask("method", [self._number, name, args]), stand_in)
+        try:
+            return codec.decode(ask("method", [self._number, name, args]), stand_in)
+        except AttributeError as error:
+            # As the interpreter does for a missing special method; list() asks for a length and expects this.
+            wrong = TypeError(str(error))
+            wrong.of_program = getattr(error, "of_program", None)
+            raise wrong from None
 
     setattr(StandIn, name, method)
 

@@ -105,8 +105,8 @@ fn broken(code: &str, entry_point: &str) -> String {
 
 /// The function of `code` that a test calls.
 fn called(code: &str, test: &str) -> String {
-    let names = code.lines().filter_map(|l| l.strip_prefix("def ")?.split('(').next()).map(str::trim);
-    let found = names.filter(|n| test.contains(&format!("{n}(")) || test.contains(&format!("{n} ("))).next_back();
+    let mut names = code.lines().filter_map(|l| l.strip_prefix("def ")?.split('(').next()).map(str::trim);
+    let found = names.rfind(|n| test.contains(&format!("{n}(")) || test.contains(&format!("{n} (")));
     found.unwrap_or_else(|| panic!("{code}\n{test}")).to_owned()
 }
 

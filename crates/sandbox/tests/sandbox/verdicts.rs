@@ -39,7 +39,7 @@ fn cpp() {
     let main = |body: &str| format!("#include <bits/stdc++.h>\nusing namespace std;\nint main() {{ {body} }}");
     check(&main("cout << 1 << endl << 2 << endl;"), Verdict::Accepted);
     check(&main("cout << 1 << endl;"), Verdict::WrongAnswer);
-    check(&main("volatile int z = 0; return 1 / z;"), Verdict::RuntimeError);
+    check(&main("volatile int z = 0; return 7 / z;"), Verdict::RuntimeError);
     check(&main("return 1;"), Verdict::RuntimeError);
     check(&main("volatile unsigned x = 0; while (true) x = x + 1;"), Verdict::TimeLimit);
     check(&main("vector<string> v; while (true) v.push_back(string(1 << 20, 'x'));"), Verdict::MemoryLimit);
@@ -123,12 +123,6 @@ fn function_calls() {
     one("def f(a) return 1", json!([1]), json!(1), CompileError);
     one("def f(a):\n    while True: pass", json!([1]), json!(1), TimeLimit);
     one("def f(a): return bytearray(10**10)", json!([1]), json!(1), MemoryLimit);
-    one(
-        "def f(a): return 10 ** 29 + a",
-        json!([1]),
-        serde_json::from_str("100000000000000000000000000001").unwrap_or(json!(null)),
-        WrongAnswer,
-    );
 }
 
 #[test]
