@@ -87,7 +87,8 @@ pub fn compile(sandbox: &Sandbox, language: Language, code: &str) -> Result<Vec<
     };
     let root = tool.paths.first().map(|p| p.display().to_string());
     if let Some(root) = &root {
-        argv.extend(["--sysroot", root, "--crate-name", "solution"]);
+        // Rust's own linker looks for itself in /proc; the system's does not.
+        argv.extend(["--sysroot", root, "--crate-name", "solution", "-Clink-arg=-fuse-ld=bfd"]);
     }
     let path = format!("@box/{source}");
     argv.extend(["-o", "@box/out/program", &path]);
