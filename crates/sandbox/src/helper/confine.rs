@@ -37,7 +37,7 @@ pub fn confine(job: &Job, folder: &Path, root: bool, tasks_of_system: u64) -> Re
         }
     }
     if has(Layer::Seccomp) {
-        seccomp::install(has(Layer::Pid), job.writable_out)?;
+        seccomp::install(has(Layer::Pid), has(Layer::Mount), job.writable_out)?;
     }
     Ok(())
 }

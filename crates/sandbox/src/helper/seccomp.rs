@@ -68,6 +68,18 @@ const OLDER: &[i64] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const OLDER: &[i64] = &[];
 
+/// Changes to owner, mode and times, which Landlock does not govern: refused where the files of the host are in reach.
+#[cfg(target_arch = "x86_64")]
+#[rustfmt::skip]
+const METADATA: &[i64] = &[
+    libc::SYS_fchmod, libc::SYS_fchmodat, libc::SYS_fchown, libc::SYS_fchownat, libc::SYS_utimensat, libc::SYS_chmod,
+    libc::SYS_chown, libc::SYS_lchown, libc::SYS_utime, libc::SYS_utimes, libc::SYS_futimesat,
+];
+#[cfg(not(target_arch = "x86_64"))]
+#[rustfmt::skip]
+const METADATA: &[i64] =
+    &[libc::SYS_fchmod, libc::SYS_fchmodat, libc::SYS_fchown, libc::SYS_fchownat, libc::SYS_utimensat];
+
 /// `prctl` options: names, reading, and the one musl and jemalloc ask for.
 const PRCTL: [i32; 5] =
     [libc::PR_SET_NAME, libc::PR_GET_NAME, libc::PR_GET_DUMPABLE, libc::PR_GET_NO_NEW_PRIVS, libc::PR_SET_VMA];
@@ -79,15 +91,15 @@ const IOCTL: [u64; 7] =
 ///
 /// # Errors
 /// An architecture without a table, or the kernel refuses.
-pub fn install(own_pids: bool, compiler: bool) -> Result<(), String> {
+pub fn install(own_pids: bool, own_root: bool, compiler: bool) -> Result<(), String> {
     let problem = |e: &dyn std::fmt::Display| format!("seccomp: {e}");
-    for program in programs(own_pids, compiler).map_err(|e| problem(&e))? {
+    for program in programs(own_pids, own_root, compiler).map_err(|e| problem(&e))? {
         seccompiler::apply_filter(&program).map_err(|e| problem(&e))?;
     }
     Ok(())
 }
 
-fn programs(own_pids: bool, compiler: bool) -> Result<[BpfProgram; 2], seccompiler::BackendError> {
+fn programs(own_pids: bool, own_root: bool, compiler: bool) -> Result<[BpfProgram; 2], seccompiler::BackendError> {
     let arch: TargetArch = std::env::consts::ARCH.try_into()?;
     let condition = |argument, len, op, value| Condition::new(argument, len, op, value);
     let when = |conditions: Vec<Condition>| SeccompRule::new(conditions);
@@ -100,6 +112,9 @@ fn programs(own_pids: bool, compiler: bool) -> Result<[BpfProgram; 2], seccompil
     };
     rules.insert(libc::SYS_prctl, each(0, &mut PRCTL.iter().map(|o| *o as u64))?);
     rules.insert(libc::SYS_ioctl, each(1, &mut IOCTL.into_iter())?);
+    if !own_root && !compiler {
+        METADATA.iter().for_each(|call| drop(rules.remove(call)));
+    }
     if compiler {
         rules.insert(libc::SYS_socketpair, each(0, &mut [libc::AF_UNIX as u64].into_iter())?);
         for call in [libc::SYS_sendmsg, libc::SYS_recvmsg, libc::SYS_sendto, libc::SYS_recvfrom] {
@@ -128,7 +143,7 @@ fn programs(own_pids: bool, compiler: bool) -> Result<[BpfProgram; 2], seccompil
 /// # Errors
 /// They cannot.
 pub fn works() -> Result<(), String> {
-    let programs = programs(true, false).map_err(|e| e.to_string())?;
+    let programs = programs(true, true, false).map_err(|e| e.to_string())?;
     match super::sys::fork(0).map_err(|e| format!("fork: {e}"))? {
         0 => {
             let installed = programs.iter().all(|p| seccompiler::apply_filter(p).is_ok());
