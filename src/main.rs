@@ -36,6 +36,7 @@ enum Command {
     Eval(cmd::eval::Args),
     Generate(cmd::generate::Args),
     Chat(cmd::chat::Args),
+    Sandbox(cmd::sandbox::Args),
     Score(cmd::score::Args),
     Inspect(cmd::inspect::Args),
     Recipes(cmd::recipes::Args),
@@ -53,6 +54,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Eval(args) => cmd::eval::run(args),
         Command::Generate(args) => cmd::generate::run(args),
         Command::Chat(args) => cmd::chat::run(args),
+        Command::Sandbox(args) => cmd::sandbox::run(args),
         Command::Score(args) => cmd::score::run(args),
         Command::Inspect(args) => cmd::inspect::run(args),
         Command::Recipes(args) => cmd::recipes::run(args),
@@ -61,6 +63,10 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
 }
 
 fn main() -> ExitCode {
+    // The sandbox starts this binary again as its helper, before anything else has run.
+    if let Some(code) = aha_sandbox::run_helper_if_asked() {
+        return code;
+    }
     failure::report_panics();
     // Wrong usage ends in here with 2, help and version with 0.
     let cli = Cli::parse();

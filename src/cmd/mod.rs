@@ -8,4 +8,5 @@ pub mod grpo;
 pub mod inspect;
 pub mod recipes;
 pub mod run;
+pub mod sandbox;
 pub mod score;

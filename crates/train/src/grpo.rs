@@ -19,7 +19,7 @@ use aha_engine::sampler::mix;
 use aha_engine::{Control, EngineConfig, FinishReason, Request, SamplingParams, generate};
 use aha_kernels::{AdamW, AdamWConfig, Precision};
 use aha_model::{Decoder, TextFiles};
-use aha_tasks::{Prompter, RewardSpec, Split, Task, Verdict, rewards};
+use aha_tasks::{Prompter, RewardSpec, Rewarded, Split, Task, Verdict, rewards};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -240,7 +240,16 @@ impl Grpo<'_> {
             let text = self.prompter.completion(&completion.tokens)?;
             let finished = completion.finish == FinishReason::Stop;
             let judgement = self.task.judge(problem, &text, finished);
-            let mut scores = rewards(&c.rewards, &text, &judgement);
+            let rewarded = Rewarded {
+                problem,
+                completion: &text,
+                judgement: &judgement,
+                prefilled_think: self.task.prefilled_think(),
+                finished,
+                tokens: completion.tokens.len(),
+                max_tokens: c.sampling.max_new_tokens,
+            };
+            let mut scores = rewards(&c.rewards, &rewarded);
             if let Some((buffer, _)) = c.overlong {
                 scores.push(Some(soft_overlong_penalty(completion.tokens.len(), c.sampling.max_new_tokens, buffer)));
             }
