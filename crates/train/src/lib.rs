@@ -12,6 +12,7 @@ pub mod observer;
 pub mod overlong;
 pub mod policy_loss;
 pub mod pretrain;
+pub mod ramp;
 pub mod schedule;
 pub mod state;
 pub mod step;

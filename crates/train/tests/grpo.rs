@@ -57,8 +57,9 @@ fn config() -> GrpoConfig {
             warmup_steps: 0,
             total_steps: 6,
             decay_steps: 0,
+            tail: Default::default(),
         },
-        optimizer: AdamWConfig::default(),
+        optimizer: AdamWConfig::default().into(),
         loss: PolicyLossConfig {
             loss_type: LossType::Grpo,
             beta: 0.01,
