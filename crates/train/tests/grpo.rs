@@ -121,7 +121,7 @@ fn bits(d: &Decoder) -> Vec<u32> {
 
 #[test]
 fn first_ratios_are_one_and_sampler_equals_trainer() {
-    for precision in [Precision::F32, Precision::Bf16] {
+    for precision in [Precision::F32, Precision::Bf16, Precision::Fp8] {
         let folder = tempfile::tempdir().unwrap();
         let mut watch = Watch::default();
         train(&GrpoConfig { precision, ..config() }, folder.path(), &mut watch);
@@ -136,7 +136,7 @@ fn first_ratios_are_one_and_sampler_equals_trainer() {
 
 #[test]
 fn gradient_checkpointing_changes_no_bit() {
-    for precision in [Precision::F32, Precision::Bf16] {
+    for precision in [Precision::F32, Precision::Bf16, Precision::Fp8] {
         let run = |gradient_checkpointing| {
             let folder = tempfile::tempdir().unwrap();
             let c = GrpoConfig { precision, gradient_checkpointing, steps: 3, ..config() };
@@ -148,7 +148,7 @@ fn gradient_checkpointing_changes_no_bit() {
 
 #[test]
 fn weights_do_not_depend_on_the_number_of_threads() {
-    for precision in [Precision::F32, Precision::Bf16] {
+    for precision in [Precision::F32, Precision::Bf16, Precision::Fp8] {
         let c = GrpoConfig { precision, micro_batch_tokens: 150, steps: 3, ..config() };
         let run = |threads| {
             let folder = tempfile::tempdir().unwrap();
