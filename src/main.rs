@@ -40,6 +40,7 @@ enum Command {
     Score(cmd::score::Args),
     Inspect(cmd::inspect::Args),
     Recipes(cmd::recipes::Args),
+    Cost(cmd::cost::Args),
     Bench(cmd::bench::Args),
 }
 
@@ -58,6 +59,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Score(args) => cmd::score::run(args),
         Command::Inspect(args) => cmd::inspect::run(args),
         Command::Recipes(args) => cmd::recipes::run(args),
+        Command::Cost(args) => cmd::cost::run(args),
         Command::Bench(args) => cmd::bench::run(args),
     }
 }

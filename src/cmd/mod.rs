@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod chat;
+pub mod cost;
 pub mod eval;
 pub mod generate;
 pub mod grpo;

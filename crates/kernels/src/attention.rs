@@ -129,7 +129,7 @@ unsafe fn scores<E: Operand>(
 pub fn forward(out: &mut [f32], stats: &mut [f32], q: &[f32], k: &[f32], v: &[f32], seg: &Segments, heads: Heads) {
     match heads.precision {
         Precision::F32 => forward_in::<Singles>(out, stats, q, k, v, seg, heads),
-        Precision::Bf16 => forward_in::<Pairs>(out, stats, q, k, v, seg, heads),
+        Precision::Bf16 | Precision::Fp8 => forward_in::<Pairs>(out, stats, q, k, v, seg, heads),
     }
 }
 
@@ -224,7 +224,9 @@ pub fn backward(
 ) {
     match heads.precision {
         Precision::F32 => backward_in::<Singles>(d_q, d_k, d_v, d_out, out, stats, (q, k, v), seg, heads, add),
-        Precision::Bf16 => backward_in::<Pairs>(d_q, d_k, d_v, d_out, out, stats, (q, k, v), seg, heads, add),
+        Precision::Bf16 | Precision::Fp8 => {
+            backward_in::<Pairs>(d_q, d_k, d_v, d_out, out, stats, (q, k, v), seg, heads, add)
+        }
     }
 }
 

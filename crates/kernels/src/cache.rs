@@ -54,7 +54,7 @@ impl CacheShape {
     fn values(&self) -> usize {
         match self.precision {
             Precision::F32 => 1,
-            Precision::Bf16 => 2,
+            Precision::Bf16 | Precision::Fp8 => 2,
         }
     }
 
@@ -158,7 +158,7 @@ impl KvCache {
                                 block[values + (c * NR + slot) * NR..][..x.len()].copy_from_slice(x);
                             }
                         }
-                        Precision::Bf16 => {
+                        Precision::Bf16 | Precision::Fp8 => {
                             halve(&mut rounded, k);
                             let block = halves(block);
                             for (d, x) in rounded.iter().enumerate() {
@@ -182,7 +182,7 @@ impl KvCache {
         assert!(heads.precision == self.shape.precision, "cached attention: the cache is in the model's numbers");
         match heads.precision {
             Precision::F32 => self.attend_in::<Singles>(layer, out, q, spans, heads),
-            Precision::Bf16 => self.attend_in::<Pairs>(layer, out, q, spans, heads),
+            Precision::Bf16 | Precision::Fp8 => self.attend_in::<Pairs>(layer, out, q, spans, heads),
         }
     }
 

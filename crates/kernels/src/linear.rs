@@ -5,10 +5,10 @@
 
 use crate::cpu::gemm::{Extent, Left, NR, Start, gemm};
 use crate::cpu::math::{SQUARE, transpose};
-use crate::linear_bf16;
 use crate::par::{self, Shared};
 use crate::params::Weight;
 use crate::quant;
+use crate::{linear_bf16, linear_fp8};
 
 /// Rows of x that one task takes while a panel stays in cache.
 const ROW_BLOCK: usize = 96;
@@ -20,6 +20,9 @@ pub fn forward(y: &mut [f32], x: &[f32], w: Weight, add: bool) {
     let (n, k) = (w.n, w.k);
     if let Some(quantized) = w.quantized {
         return quant::forward_all(&mut [(y, quantized)], x, add);
+    }
+    if let Some(blocks) = w.fp8 {
+        return linear_fp8::forward(y, x, blocks, n, k, add);
     }
     if let Some(packed) = w.packed {
         return linear_bf16::forward(y, x, packed, n, k, add);
@@ -89,6 +92,9 @@ pub fn bias_backward(d_b: &mut [f32], d_y: &[f32]) {
 /// d_x `[m, k]` = d_y `[m, n]` W, or += with `add`. Works on transposed tiles of 32 rows, so that W is read as it lies.
 pub fn backward_input(d_x: &mut [f32], d_y: &[f32], w: Weight, add: bool) {
     let (n, k) = (w.n, w.k);
+    if let Some(blocks) = w.fp8 {
+        return linear_fp8::backward_input(d_x, d_y, blocks, n, k, add);
+    }
     if let Some(packed) = w.packed {
         return linear_bf16::backward_input(d_x, d_y, packed, n, k, add);
     }
@@ -153,6 +159,9 @@ fn transpose_in(t: &mut [f32], rows: &[f32], n: usize) {
 /// d_w (panels of the shape of w) += d_y^T x, summed over tokens in order.
 pub fn backward_weight(d_w: &mut [f32], d_y: &[f32], x: &[f32], w: Weight) {
     let (n, k) = (w.n, w.k);
+    if w.fp8.is_some() {
+        return linear_fp8::backward_weight(d_w, d_y, x, n, k);
+    }
     if w.packed.is_some() {
         return linear_bf16::backward_weight(d_w, d_y, x, n, k);
     }

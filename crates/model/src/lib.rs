@@ -4,6 +4,7 @@
 pub mod chat;
 pub mod checkpoint;
 pub mod config;
+pub mod cost;
 pub mod decoder;
 pub mod error;
 mod text_files;

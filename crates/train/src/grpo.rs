@@ -17,7 +17,7 @@ use crate::state::{self, TrainerState};
 use crate::{PackedBatch, TrainError};
 use aha_engine::sampler::mix;
 use aha_engine::{Control, EngineConfig, FinishReason, Request, SamplingParams, generate};
-use aha_kernels::{AdamW, AdamWConfig, Precision};
+use aha_kernels::{Optimizer, OptimizerConfig, Precision};
 use aha_model::{Decoder, TextFiles};
 use aha_tasks::{Prompter, RewardSpec, Rewarded, Split, Task, Verdict, rewards};
 use std::path::Path;
@@ -42,7 +42,7 @@ pub struct GrpoConfig {
     /// Learning rate over the steps.
     pub schedule: Schedule,
     /// Optimizer settings.
-    pub optimizer: AdamWConfig,
+    pub optimizer: OptimizerConfig,
     /// Settings of the loss.
     pub loss: PolicyLossConfig,
     /// How rewards become advantages.
@@ -120,12 +120,12 @@ impl Grpo<'_> {
         observer: &mut dyn Observer,
     ) -> Result<(Decoder, bool), TrainError> {
         let c = self.config;
-        let resumed = state::load_latest(checkpoints, &c.settings, |p| AdamW::new(c.optimizer, p))?;
+        let resumed = state::load_latest(checkpoints, &c.settings, |p| Optimizer::new(c.optimizer, p))?;
         let (mut policy, mut optimizer, mut state, saved_reference) = match resumed {
             Some(r) => (r.policy, r.optimizer, r.state, r.reference),
             None => {
                 let policy = fresh()?;
-                let optimizer = AdamW::new(c.optimizer, &policy.params);
+                let optimizer = Optimizer::new(c.optimizer, &policy.params);
                 (policy, optimizer, TrainerState { settings: c.settings.clone(), ..TrainerState::default() }, None)
             }
         };

@@ -14,6 +14,7 @@ pub mod overlong;
 pub mod policy_loss;
 pub mod prediction;
 pub mod pretrain;
+pub mod ramp;
 pub mod schedule;
 pub mod state;
 pub mod step;

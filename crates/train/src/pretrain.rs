@@ -4,10 +4,12 @@ use crate::balance::{self, Balance};
 use crate::lanes::Lanes;
 use crate::observer::{Observer, StepReport};
 use crate::prediction::PredictionWeight;
+use crate::ramp::BatchRamp;
 use crate::schedule::Schedule;
 use crate::state::{self, TrainerState};
 use crate::{PackedBatch, TrainError};
-use aha_kernels::{AdamW, AdamWConfig, Precision, Tape};
+use aha_data::{DataError, Position, Rows};
+use aha_kernels::{Optimizer, OptimizerConfig, Precision, Tape};
 use aha_model::{Decoder, TextFiles};
 use std::path::Path;
 use std::time::Instant;
@@ -17,14 +19,14 @@ use std::time::Instant;
 pub struct PretrainConfig {
     /// Optimizer steps.
     pub steps: u64,
-    /// Tokens of a step; whole documents, so a little less.
-    pub batch_tokens: usize,
-    /// Documents are cut at this many tokens.
-    pub context: usize,
+    /// Tokens of a step; with whole documents a little less.
+    pub batch: BatchRamp,
+    /// How documents become sequences.
+    pub rows: Rows,
     /// Learning rate over the steps.
     pub schedule: Schedule,
     /// Optimizer settings.
-    pub optimizer: AdamWConfig,
+    pub optimizer: OptimizerConfig,
     /// Validation loss every so many steps; 0 only at the end.
     pub validate_every: u64,
     /// Checkpoint every so many steps; 0 none.
@@ -44,7 +46,10 @@ pub struct PretrainConfig {
 /// Documents by number, already tokens, with the end-of-text token at the end.
 pub trait Documents {
     /// Tokens of documents `range`.
-    fn tokens(&self, range: std::ops::Range<u64>) -> Vec<Vec<u32>>;
+    ///
+    /// # Errors
+    /// A document that cannot be read.
+    fn tokens(&self, range: std::ops::Range<u64>) -> Result<Vec<Vec<u32>>, DataError>;
 }
 
 /// Documents tokenized at a time.
@@ -66,22 +71,23 @@ pub fn run(
     text: &TextFiles,
     observer: &mut dyn Observer,
 ) -> Result<(Decoder, bool), TrainError> {
-    let resumed = state::load_latest(checkpoints, &config.settings, |p| AdamW::new(config.optimizer, p))?;
+    let resumed = state::load_latest(checkpoints, &config.settings, |p| Optimizer::new(config.optimizer, p))?;
     let (mut model, mut optimizer, mut state) = match resumed {
         Some(r) => (r.policy, r.optimizer, r.state),
         None => {
             let model = fresh();
-            let optimizer = AdamW::new(config.optimizer, &model.params);
+            let optimizer = Optimizer::new(config.optimizer, &model.params);
             (model, optimizer, TrainerState { settings: config.settings.clone(), ..TrainerState::default() })
         }
     };
     model.params.set_precision(config.precision, true);
     let mut lanes = Lanes::new(&model.params, config.gradient_checkpointing);
-    let mut stream = Stream { documents, ahead: Vec::new(), ahead_from: 0, next: state.next_document };
+    let next = Position { document: state.next_document, token: state.next_token };
+    let mut stream = Stream { documents, rows: config.rows, ahead: Vec::new(), ahead_from: 0, next };
     while state.step < config.steps {
         let begin = Instant::now();
         let learning_rate = config.schedule.at(state.step);
-        let sequences = stream.batch(config.batch_tokens, config.context);
+        let sequences = stream.batch(config.batch.at(state.step))?;
         let tokens: usize = sequences.iter().map(Vec::len).sum();
         let extra = Extra {
             balance_alpha: config.balance.sequence_alpha,
@@ -107,14 +113,15 @@ pub fn run(
         if !validation.is_empty()
             && (last || config.validate_every > 0 && state.step.is_multiple_of(config.validate_every))
         {
-            metrics.push(("eval_loss".into(), validation_loss(&model, validation, config.batch_tokens, lanes.quiet())));
+            metrics
+                .push(("eval_loss".into(), validation_loss(&model, validation, config.batch.largest(), lanes.quiet())));
         }
         let timing = vec![("step_time".into(), seconds), ("tokens_per_second".into(), tokens as f64 / seconds)];
         observer.step(StepReport { step: state.step, total: config.steps, metrics, timing, rollouts: Vec::new() })?;
         let stop = observer.stop_requested();
         if stop || last || config.save_steps > 0 && state.step.is_multiple_of(config.save_steps) {
             observer.sync()?;
-            state.next_document = stream.next;
+            (state.next_document, state.next_token) = (stream.next.document, stream.next.token);
             state.optimizer_step = optimizer.step;
             state::save(checkpoints, &state, &model, &optimizer, None, text, 2)?;
         }
@@ -150,7 +157,7 @@ pub struct Stepped {
 /// One optimizer step on sequences; the mean next-token loss in nats, and the norm of the gradient before clipping.
 pub fn step(
     model: &mut Decoder,
-    optimizer: &mut AdamW,
+    optimizer: &mut Optimizer,
     lanes: &mut Lanes,
     sequences: &[Vec<u32>],
     learning_rate: f64,
@@ -162,7 +169,7 @@ pub fn step(
 /// The same with balancing and prediction modules.
 pub fn step_with(
     model: &mut Decoder,
-    optimizer: &mut AdamW,
+    optimizer: &mut Optimizer,
     lanes: &mut Lanes,
     sequences: &[Vec<u32>],
     learning_rate: f64,
@@ -217,24 +224,33 @@ pub fn validation_loss(model: &Decoder, sequences: &[Vec<u32>], batch_tokens: us
     sum / count.max(1) as f64
 }
 
-/// Documents in order, tokenized some way ahead; `next` is the number of the first one not yet used.
+/// Documents in order, tokenized some way ahead; `next` is where the first token not yet used lies.
 struct Stream<'a> {
     documents: &'a dyn Documents,
+    rows: Rows,
     ahead: Vec<Vec<u32>>,
     ahead_from: u64,
-    next: u64,
+    next: Position,
 }
 
 impl Stream<'_> {
-    fn batch(&mut self, budget: usize, context: usize) -> Vec<Vec<u32>> {
-        let Stream { documents, ahead, ahead_from, next } = self;
+    fn batch(&mut self, budget: usize) -> Result<Vec<Vec<u32>>, TrainError> {
+        let Stream { documents, rows, ahead, ahead_from, next } = self;
+        let mut failed = None;
         let document = |i: u64| {
-            if !(*ahead_from..*ahead_from + ahead.len() as u64).contains(&i) {
-                *ahead = documents.tokens(i..i + AHEAD);
-                *ahead_from = i;
+            if failed.is_none() && !(*ahead_from..*ahead_from + ahead.len() as u64).contains(&i) {
+                match documents.tokens(i..i + AHEAD) {
+                    Ok(tokens) => (*ahead, *ahead_from) = (tokens, i),
+                    Err(e) => failed = Some(e),
+                }
             }
-            ahead[(i - *ahead_from) as usize].clone()
+            // After a failure the stream gives nothing and so ends.
+            if failed.is_some() { Vec::new() } else { ahead[(i - *ahead_from) as usize].clone() }
         };
-        aha_data::pack(document, next, budget, context)
+        let batch = rows.batch(document, next, budget);
+        match failed {
+            Some(e) => Err(e.into()),
+            None => Ok(batch),
+        }
     }
 }

@@ -5,7 +5,7 @@
 
 use aha_engine::{Completion, Control, EngineConfig, Request, SamplingParams, generate};
 use aha_kernels::latent::LatentForm;
-use aha_kernels::{AdamW, AdamWConfig, Attend, Gradients, KvCache, Precision, Segments, Tape, linear};
+use aha_kernels::{AdamWConfig, Attend, Gradients, KvCache, Optimizer, Precision, Segments, Tape, linear};
 use aha_model::{Checkpoint, Decoder, ModelConfig, SaveDtype, TextFiles};
 use aha_train::lanes::Lanes;
 use aha_train::pretrain::{Extra, step_with};
@@ -191,7 +191,7 @@ fn modules_leave_the_main_model_alone_and_start_at_the_loss_of_guessing() {
 
 fn train(d: &mut Decoder, steps: usize) -> Vec<(f64, Vec<(String, f64)>)> {
     d.params.set_precision(Precision::F32, true);
-    let mut optimizer = AdamW::new(AdamWConfig::default(), &d.params);
+    let mut optimizer = Optimizer::new(AdamWConfig::default(), &d.params);
     let mut lanes = Lanes::new(&d.params, false);
     let extra = Extra { balance_alpha: 1e-4, bias_update_speed: 1e-2, prediction_weight: 0.3 };
     (0..steps)

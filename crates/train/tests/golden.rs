@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 use aha_engine::{Control, EngineConfig, Request, SamplingParams, generate, score};
-use aha_kernels::{AdamW, AdamWConfig, Attend, Gradients, Precision, Segments, Tape, linear};
+use aha_kernels::{AdamWConfig, Attend, Gradients, Optimizer, Precision, Segments, Tape, linear};
 use aha_model::{Checkpoint, Decoder};
 use aha_train::PackedBatch;
 use safetensors::SafeTensors;
@@ -188,7 +188,7 @@ fn ten_optimizer_steps_equal_torch() {
     let golden = Golden::of("ten_steps.safetensors");
     let mut d = load("llama_untied");
     let config = AdamWConfig { weight_decay: 0.1, ..AdamWConfig::default() };
-    let mut optimizer = AdamW::new(config, &d.params);
+    let mut optimizer = Optimizer::new(config, &d.params);
     let mut grads = Gradients::new(&d.params);
     let rows = golden.tokens("tokens");
     let (losses, norms) = (golden.floats("losses"), golden.floats("grad_norms"));

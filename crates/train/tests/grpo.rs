@@ -71,8 +71,9 @@ fn config() -> GrpoConfig {
             warmup_steps: 0,
             total_steps: 6,
             decay_steps: 0,
+            tail: Default::default(),
         },
-        optimizer: AdamWConfig::default(),
+        optimizer: AdamWConfig::default().into(),
         loss: PolicyLossConfig {
             loss_type: LossType::Grpo,
             beta: 0.01,
@@ -139,7 +140,7 @@ fn bits(d: &Decoder) -> Vec<u32> {
 
 #[test]
 fn first_ratios_are_one_and_sampler_equals_trainer() {
-    for precision in [Precision::F32, Precision::Bf16] {
+    for precision in [Precision::F32, Precision::Bf16, Precision::Fp8] {
         let folder = tempfile::tempdir().unwrap();
         let mut watch = Watch::default();
         train(&GrpoConfig { precision, ..config() }, folder.path(), &mut watch);
@@ -194,7 +195,7 @@ fn experts_change_no_bit_with_checkpointing_threads_or_a_resume() {
 
 #[test]
 fn gradient_checkpointing_changes_no_bit() {
-    for precision in [Precision::F32, Precision::Bf16] {
+    for precision in [Precision::F32, Precision::Bf16, Precision::Fp8] {
         let run = |gradient_checkpointing| {
             let folder = tempfile::tempdir().unwrap();
             let c = GrpoConfig { precision, gradient_checkpointing, steps: 3, ..config() };
@@ -206,7 +207,7 @@ fn gradient_checkpointing_changes_no_bit() {
 
 #[test]
 fn weights_do_not_depend_on_the_number_of_threads() {
-    for precision in [Precision::F32, Precision::Bf16] {
+    for precision in [Precision::F32, Precision::Bf16, Precision::Fp8] {
         let c = GrpoConfig { precision, micro_batch_tokens: 150, steps: 3, ..config() };
         let run = |threads| {
             let folder = tempfile::tempdir().unwrap();

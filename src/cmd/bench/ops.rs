@@ -8,7 +8,7 @@ use crate::table::table;
 use aha_kernels::Precision as kernels;
 use aha_kernels::attention::{self, Heads};
 use aha_kernels::cpu::gemm::{Extent, Left, NR, Start, gemm, gemm_bf16};
-use aha_kernels::{AdamW, AdamWConfig, Gradients, Init, Layout, ParamStore, Segments, logprob, norm, swiglu};
+use aha_kernels::{AdamWConfig, Gradients, Init, Layout, Optimizer, ParamStore, Segments, logprob, norm, swiglu};
 use aha_pipeline::recipe::Precision;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -148,7 +148,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     add(format!("log-prob + entropy over {vocab}"), 2e-9 * (t * d * vocab) as f64 / seconds, "GFLOP/s", peak);
     let mut many = ParamStore::default();
     many.init("w", Layout::Panels { n: 4096, k: 2048 }, Init::Zero);
-    let (mut optimizer, grads) = (AdamW::new(AdamWConfig::default(), &many), Gradients::new(&many));
+    let (mut optimizer, grads) = (Optimizer::new(AdamWConfig::default(), &many), Gradients::new(&many));
     let seconds = median(repeat, || {
         optimizer.step(&mut many, &grads, 1e-4);
     });

@@ -6,33 +6,18 @@ use aha_train::schedule::ScheduleKind;
 
 use super::deepseek::{self, DeepseekTraining};
 use super::error::RecipeError;
-use super::keys::{CORPUS_KEYS, MODEL_KEYS, PROMPT_STYLES};
+use super::keys::{MODEL_KEYS, PROMPT_STYLES};
+use super::optimizer::{Defaults, optimizer};
+use super::packing::packing;
 use super::raw::Table;
 use super::resolve::Context;
-use super::section::{ABOVE_ONE, BELOW_ONE, FINITE, NOT_NEGATIVE, NUCLEUS, POSITIVE, SHARE, Section};
+use super::section::{ABOVE_ONE, FINITE, NOT_NEGATIVE, NUCLEUS, POSITIVE, Section};
 use super::stage::{
-    CorpusStage, EvalStage, GrpoStage, ModelRef, ModelShape, OptimizerSettings, OverlongPenalty, Precision,
-    PretrainStage, RewardWeight,
+    EvalStage, GrpoStage, ModelRef, ModelShape, OverlongPenalty, Precision, PretrainStage, RewardWeight,
 };
 
 const MODEL_WANTED: &str = "the name of an earlier stage, or the path of a model";
 const TASK_WANTED: &str = "the name of a task";
-
-pub(crate) fn corpus(section: &Section<'_>) -> Result<CorpusStage, RecipeError> {
-    let corpus = match section.table("corpus")? {
-        Some(table) => {
-            Section::new(table, &section.key("corpus"), &[CORPUS_KEYS])?;
-            table.to_toml()
-        }
-        None => toml::Table::new(),
-    };
-    let documents_for_tokenizer = section.integer("documents_for_tokenizer", 1)?.unwrap_or(20_000);
-    let vocab = section
-        .integer_because("vocab_size", 351, ": the 256 bytes, the 90 two-digit numbers, the end token and four tags")?
-        .unwrap_or(640);
-    let vocab_size = usize::try_from(vocab).map_err(|_| section.wrong("vocab_size", "a smaller number"))?;
-    Ok(CorpusStage { documents_for_tokenizer, vocab_size, corpus })
-}
 
 pub(crate) fn pretrain(section: &Section<'_>, context: &Context<'_>) -> Result<PretrainStage, RecipeError> {
     let corpus_wanted = "the name of an earlier corpus stage";
@@ -60,9 +45,10 @@ pub(crate) fn pretrain(section: &Section<'_>, context: &Context<'_>) -> Result<P
         );
         return Err(section.conflict("batch_tokens", message));
     }
+    let packing = packing(section, batch_tokens, row)?;
     let steps = match (section.integer("steps", 1)?, section.integer("tokens", 1)?) {
         (Some(steps), None) => steps,
-        (None, Some(tokens)) => tokens.div_ceil(batch_tokens as u64),
+        (None, Some(tokens)) => packing.batch(batch_tokens, row).steps(tokens),
         (Some(_), Some(_)) => {
             let message = format!(
                 "`{}` and `{}` say the same thing twice; keep one",
@@ -81,6 +67,7 @@ pub(crate) fn pretrain(section: &Section<'_>, context: &Context<'_>) -> Result<P
         steps,
         batch_tokens,
         context: row,
+        packing,
         optimizer: optimizer(section, steps, &defaults)?,
         validation_documents: section.integer("validation_documents", 1)?.unwrap_or(256),
         validate_every: section.integer("validate_every", 0)?.unwrap_or(100),
@@ -134,48 +121,6 @@ fn model_shape(table: &Table, path: &str) -> Result<ModelShape, RecipeError> {
         tie_word_embeddings: section.boolean("tie_word_embeddings")?.unwrap_or(false),
         max_position_embeddings: needed("max_position_embeddings")?,
         deepseek: None,
-    })
-}
-
-struct Defaults {
-    learning_rate: Option<f64>,
-    schedule: ScheduleKind,
-    weight_decay: f64,
-}
-
-fn optimizer(section: &Section<'_>, steps: u64, defaults: &Defaults) -> Result<OptimizerSettings, RecipeError> {
-    let schedules = [
-        ("constant", ScheduleKind::Constant),
-        ("linear", ScheduleKind::Linear),
-        ("cosine", ScheduleKind::Cosine),
-        ("wsd", ScheduleKind::Wsd),
-    ];
-    let learning_rate = section.number("learning_rate", &POSITIVE)?.or(defaults.learning_rate);
-    let warmup_steps = section.integer("warmup_steps", 0)?.unwrap_or(0);
-    if warmup_steps > steps {
-        let message =
-            format!("`{}` is {warmup_steps}, but the stage has only {steps} steps", section.key("warmup_steps"));
-        return Err(section.conflict("warmup_steps", message));
-    }
-    let rest = steps - warmup_steps;
-    let decay_steps = section.integer("decay_steps", 0)?.unwrap_or(rest / 5);
-    if decay_steps > rest {
-        let message = format!(
-            "`{}` is {decay_steps}, but only {rest} of the {steps} steps are left after the warm-up",
-            section.key("decay_steps")
-        );
-        return Err(section.conflict("decay_steps", message));
-    }
-    Ok(OptimizerSettings {
-        learning_rate: learning_rate.ok_or_else(|| section.missing("learning_rate", "a number above 0"))?,
-        schedule: section.choice("schedule", &schedules)?.unwrap_or(defaults.schedule),
-        warmup_steps,
-        decay_steps,
-        min_lr_ratio: section.number("min_lr_ratio", &SHARE)?.unwrap_or(0.1),
-        weight_decay: section.number("weight_decay", &NOT_NEGATIVE)?.unwrap_or(defaults.weight_decay),
-        adam_beta1: section.number("adam_beta1", &BELOW_ONE)?.unwrap_or(0.9),
-        adam_beta2: section.number("adam_beta2", &BELOW_ONE)?.unwrap_or(0.95),
-        max_grad_norm: section.number("max_grad_norm", &POSITIVE)?.unwrap_or(1.0),
     })
 }
 

@@ -1,7 +1,6 @@
 //! Reinforcement learning on verifiable rewards, from an earlier stage's model or one on disk.
 
 use super::observer::{Midway, RunObserver};
-use super::pretrain::optimizer;
 use crate::PipelineError;
 use crate::models::OpenModel;
 use crate::recipe::{GrpoStage, ModelRef};
@@ -70,7 +69,7 @@ pub(crate) fn run(context: &mut Context, name: &str, s: &GrpoStage, hash: &str) 
         num_iterations: s.num_iterations as usize,
         sampling: sampling.clone(),
         schedule: s.optimizer.schedule(s.steps),
-        optimizer: optimizer(&s.optimizer),
+        optimizer: s.optimizer.config(),
         loss: s.loss_config(),
         advantage: s.advantage_config(),
         rewards,
