@@ -117,7 +117,9 @@ impl Decoder {
         let mut params = ParamStore::default();
         for spec in config.tensors() {
             let layout = layout(&config, &spec.name, &spec.shape);
-            match quantized(&spec.name)? {
+            // The absorbed form reads the up-projection itself, and gates always run in f32.
+            let whole = spec.name.ends_with(".kv_b_proj.weight") || spec.name.ends_with(".mlp.gate.weight");
+            match if whole { None } else { quantized(&spec.name)? } {
                 Some(rows) => params.add_quantized(&spec.name, layout, &rows),
                 None => params.add(&spec.name, layout, read(&spec.name)?),
             };
