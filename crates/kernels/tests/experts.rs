@@ -116,8 +116,8 @@ impl Layer {
 
     fn forward(&self, tape: &mut Tape, x: &[f32]) -> (Var, Var) {
         let x = tape.constant(x);
-        let mut attend = Attend::Packed(Arc::new(Segments::from_lengths([tape.value(x).len() / self.d])));
-        (x, tape.experts(&self.params, x, x, &self.ids, 0, &mut attend))
+        let attend = Attend::Packed(Arc::new(Segments::from_lengths([tape.value(x).len() / self.d])));
+        (x, tape.experts(&self.params, x, x, &self.ids, 0, &attend))
     }
 }
 
@@ -222,8 +222,8 @@ fn the_gradient_with_respect_to_the_input_flows_through_experts_gate_and_residua
         let mut tape = Tape::new(true);
         let x = tape.constant(&input);
         let x = tape.linear(&params, x, x_weight, None, None);
-        let mut attend = Attend::Packed(Arc::new(Segments::from_lengths([6])));
-        let out = tape.experts(&params, x, x, &l.ids, 0, &mut attend);
+        let attend = Attend::Packed(Arc::new(Segments::from_lengths([6])));
+        let out = tape.experts(&params, x, x, &l.ids, 0, &attend);
         let (mut logp, mut entropy) = (vec![0.0; 6], vec![0.0; 6]);
         aha_kernels::logprob::forward(&mut logp, &mut entropy, tape.value(out), params.weight(l.head), &targets, 1.0);
         let mut grads = Gradients::new(&params);

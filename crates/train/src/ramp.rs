@@ -65,7 +65,10 @@ mod tests {
         for step in 0..200 {
             let size = ramp.at(step);
             let line = 1000.0 + 4000.0 * (tokens as f64 / 100_000.0).min(1.0);
-            assert!(size % 100 == 0 && (line - size as f64) >= 0.0 && (line - size as f64) < 100.0, "{step}: {size}");
+            assert!(
+                size.is_multiple_of(100) && (line - size as f64) >= 0.0 && (line - size as f64) < 100.0,
+                "{step}: {size}"
+            );
             tokens += size;
         }
         assert_eq!((ramp.at(0), ramp.at(10_000), ramp.largest()), (1000, 5000, 5000));

@@ -132,7 +132,7 @@ fn chains(count: usize, length: usize, seed: u32) -> Vec<Vec<u32>> {
             let mut x = (i * 7 + seed) % 50;
             (0..length as u32)
                 .map(|j| {
-                    x = if (i * 31 + j * 17 + seed) % 11 == 0 { (x * 3 + 11) % 50 } else { (x * 7 + 3) % 50 };
+                    x = if (i * 31 + j * 17 + seed).is_multiple_of(11) { (x * 3 + 11) % 50 } else { (x * 7 + 3) % 50 };
                     x
                 })
                 .collect()

@@ -26,7 +26,6 @@ pub struct Stage {
 /// What a stage does, and how.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-#[expect(clippy::large_enum_variant, reason = "a recipe has a handful of stages")]
 pub enum StageSettings {
     /// Makes the miniature corpus and its tokenizer.
     Corpus(CorpusStage),
