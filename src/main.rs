@@ -36,6 +36,7 @@ enum Command {
     Eval(cmd::eval::Args),
     Generate(cmd::generate::Args),
     Chat(cmd::chat::Args),
+    #[cfg(target_os = "linux")]
     Sandbox(cmd::sandbox::Args),
     Score(cmd::score::Args),
     Inspect(cmd::inspect::Args),
@@ -55,6 +56,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Eval(args) => cmd::eval::run(args),
         Command::Generate(args) => cmd::generate::run(args),
         Command::Chat(args) => cmd::chat::run(args),
+        #[cfg(target_os = "linux")]
         Command::Sandbox(args) => cmd::sandbox::run(args),
         Command::Score(args) => cmd::score::run(args),
         Command::Inspect(args) => cmd::inspect::run(args),
@@ -66,6 +68,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
 
 fn main() -> ExitCode {
     // The sandbox starts this binary again as its helper, before anything else has run.
+    #[cfg(target_os = "linux")]
     if let Some(code) = aha_sandbox::run_helper_if_asked() {
         return code;
     }

@@ -9,5 +9,6 @@ pub mod grpo;
 pub mod inspect;
 pub mod recipes;
 pub mod run;
+#[cfg(target_os = "linux")]
 pub mod sandbox;
 pub mod score;
