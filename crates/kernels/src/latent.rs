@@ -9,11 +9,9 @@
 pub mod absorb;
 pub mod packed;
 
+pub(crate) use crate::attention::TILE;
 use crate::cpu::gemm::{Extent, Left, NR, Start, gemm};
 use crate::cpu::math::{self, SQUARE};
-
-/// Query rows of one tile.
-pub(crate) const TILE: usize = 48;
 
 /// Widths of a latent attention layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
