@@ -1,5 +1,6 @@
 //! Data: the generated miniature corpus, documents on disk, mixtures of them, tokenizers, and packing.
 
+mod columns;
 pub mod corpus;
 pub mod error;
 pub mod fim;

@@ -8,6 +8,7 @@ use crate::DataError;
 use crate::corpus::{CorpusConfig, document};
 use crate::store::TextStore;
 use aha_tasks::mini::Rng;
+use aha_tasks::needle;
 use std::ops::Range;
 use std::sync::Mutex;
 
@@ -21,6 +22,13 @@ const MEASURED: u64 = 256;
 pub enum Origin {
     /// The generated miniature corpus; it has no end.
     Generated(Box<CorpusConfig>),
+    /// Documents that hide facts and ask for them, a quarter of this many bytes to all of it long; no end either.
+    Needles {
+        /// Seed of all documents.
+        seed: u64,
+        /// The longest.
+        bytes: usize,
+    },
     /// Documents on disk.
     Store(TextStore),
 }
@@ -57,7 +65,7 @@ impl Mixture {
             until += rate / total;
             let wanted = (held_out as f64 * rate / total).ceil() as u64;
             let held_out = match &origin {
-                Origin::Generated(_) => wanted,
+                Origin::Generated(_) | Origin::Needles { .. } => wanted,
                 Origin::Store(store) => wanted.min(store.len() / 10),
             };
             Source { origin, until, held_out }
@@ -102,6 +110,7 @@ impl Mixture {
         let source = &self.sources[s];
         match &source.origin {
             Origin::Generated(config) => Ok(text(config, n)),
+            Origin::Needles { seed, bytes } => Ok(needles(*seed, *bytes, n)),
             Origin::Store(store) => {
                 let all = store.len();
                 let rest = all - source.held_out;
@@ -121,6 +130,7 @@ impl Mixture {
             for i in 0..source.held_out {
                 all.push(match &source.origin {
                     Origin::Generated(c) => text(&CorpusConfig { seed: c.seed ^ HELD_OUT_SEED, ..(**c).clone() }, i),
+                    Origin::Needles { seed, bytes } => needles(seed ^ HELD_OUT_SEED, *bytes, i),
                     Origin::Store(store) => store.get(shuffled(i, store.len(), self.key(s, 0)))?,
                 });
             }
@@ -138,9 +148,17 @@ fn text(config: &CorpusConfig, index: u64) -> String {
     d.prompt + &d.body
 }
 
+fn needles(seed: u64, bytes: usize, index: u64) -> String {
+    let share = 0.25 + 0.75 * Rng::new(seed ^ 0x01ea_67b5, index).unit();
+    needle::document(seed, index, (bytes as f64 * share) as usize)
+}
+
 fn mean_bytes(origin: &Origin) -> f64 {
+    let measure =
+        |text: &dyn Fn(u64) -> String| (0..MEASURED).map(|i| text(i).len() as f64).sum::<f64>() / MEASURED as f64;
     match origin {
-        Origin::Generated(config) => (0..MEASURED).map(|i| text(config, i).len() as f64).sum::<f64>() / MEASURED as f64,
+        Origin::Generated(config) => measure(&|i| text(config, i)),
+        Origin::Needles { seed, bytes } => measure(&|i| needles(*seed, *bytes, i)),
         Origin::Store(store) => store.mean_bytes(),
     }
 }

@@ -1,14 +1,14 @@
-//! Documents on disk: JSON lines, plain text, folders of these.
+//! Documents on disk: JSON lines, Parquet, plain text, folders of these.
 //!
-//! A line of `.jsonl` is an object with the text under a key; a `.txt` or `.md` file is one document. Folders are read in
-//! the order of their names, deeper folders included.
+//! A line of `.jsonl` is an object with the text under a key, a row of `.parquet` has it in a column; a `.txt` or `.md` file is
+//! one document. Folders are read in the order of their names, deeper folders included.
 
 use crate::DataError;
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 /// The kinds of file that can be read, for messages.
-const KINDS: &str = ".jsonl, .txt or .md";
+const KINDS: &str = ".jsonl, .parquet, .txt or .md";
 
 /// Calls `each` with every document of a file or folder, in order; empty ones are left out. Returns their number.
 ///
@@ -26,6 +26,7 @@ pub fn read(path: &Path, field: &str, each: &mut dyn FnMut(&str) -> Result<(), D
     for file in files(path)? {
         match extension(&file) {
             Some("jsonl") => lines(&file, field, &mut counted)?,
+            Some("parquet") => crate::columns::read(&file, field, &mut counted)?,
             Some("txt" | "md") => {
                 let text =
                     std::fs::read_to_string(&file).map_err(|e| problem(&file, None, format!("cannot read: {e}")))?;
@@ -40,7 +41,7 @@ pub fn read(path: &Path, field: &str, each: &mut dyn FnMut(&str) -> Result<(), D
     Ok(count)
 }
 
-fn problem(path: &Path, line: Option<usize>, problem: String) -> DataError {
+pub(crate) fn problem(path: &Path, line: Option<usize>, problem: String) -> DataError {
     DataError::Source { path: path.to_path_buf(), line: line.map_or(String::new(), |l| format!(":{l}")), problem }
 }
 
@@ -65,7 +66,7 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, DataError> {
     for entry in entries {
         if entry.is_dir() {
             all.extend(files(&entry)?);
-        } else if matches!(extension(&entry), Some("jsonl" | "txt" | "md")) {
+        } else if matches!(extension(&entry), Some("jsonl" | "parquet" | "txt" | "md")) {
             all.push(entry);
         }
     }

@@ -4,7 +4,7 @@
 use aha_data::corpus::CorpusConfig;
 use aha_data::{Mixture, Origin, TextStore, source};
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 fn read(path: &Path, field: &str) -> Result<Vec<String>, String> {
     let mut all = Vec::new();
@@ -18,6 +18,29 @@ fn read(path: &Path, field: &str) -> Result<Vec<String>, String> {
             Ok(all)
         }
         Err(e) => Err(e.to_string()),
+    }
+}
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name)
+}
+
+#[test]
+fn parquet_as_pyarrow_writes_it() {
+    let wanted: Vec<String> =
+        (0..40).filter(|i| i % 7 != 3).map(|i| format!("Document {i}: 文 {}", "x".repeat(i % 5))).collect();
+    for codec in ["none", "snappy", "zstd"] {
+        let path = fixture(&format!("documents_{codec}.parquet"));
+        assert_eq!(read(&path, "content").unwrap(), wanted, "{codec}");
+        assert!(read(&path, "text").unwrap_err().contains("it has id, content"), "{codec}");
+        assert!(read(&path, "id").unwrap_err().contains("not text"), "{codec}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = std::fs::read(fixture("documents_snappy.parquet")).unwrap();
+    for cut in [0, 3, 100, bytes.len() / 2, bytes.len() - 1] {
+        let path = dir.path().join("cut.parquet");
+        std::fs::write(&path, &bytes[..cut]).unwrap();
+        assert!(read(&path, "content").unwrap_err().contains("cut.parquet"), "{cut}");
     }
 }
 

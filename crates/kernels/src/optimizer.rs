@@ -106,13 +106,19 @@ impl Optimizer {
         Optimizer { step: 0, moments: moments.collect(), config }
     }
 
-    /// First and second moment of a parameter, in its stored layout; a parameter of Muon has no second one.
-    pub fn moments(&self, id: ParamId) -> (Cow<'_, [f32]>, Option<Cow<'_, [f32]>>) {
+    /// A moment of a parameter, the first or the second, in its stored layout. Without a second one it is empty.
+    pub fn moment(&self, id: ParamId, second: bool) -> Cow<'_, [f32]> {
         let (m, v) = &self.moments[id.0];
-        (m.values(), (v.len() == m.len()).then(|| v.values()))
+        if second { v.values() } else { m.values() }
     }
 
-    /// Puts back what [`Optimizer::moments`] gave.
+    /// Whether a parameter has a second moment: one of Muon has none.
+    pub fn has_second(&self, id: ParamId) -> bool {
+        let (m, v) = &self.moments[id.0];
+        v.len() == m.len()
+    }
+
+    /// Puts back what [`Optimizer::moment`] gave.
     ///
     /// # Panics
     /// When the lengths are not those of the parameter.
@@ -253,11 +259,11 @@ mod tests {
             }
         }
         for (id, p) in params.iter() {
-            let (m, v) = optimizer.moments(id);
+            let (m, v) = (optimizer.moment(id, false), optimizer.moment(id, true));
             for (j, x) in p.data.iter().enumerate() {
                 assert!((f64::from(*x) - want[id.0].0[j]).abs() < 2e-4, "{} at {j}: {x} {}", p.name, want[id.0].0[j]);
                 // A neighbour where f32 and f64 fall on two sides of a tie.
-                for (found, wanted) in [(m[j], want[id.0].1[j]), (v.as_ref().unwrap()[j], want[id.0].2[j])] {
+                for (found, wanted) in [(m[j], want[id.0].1[j]), (v[j], want[id.0].2[j])] {
                     assert!(found == round(found) && (found - wanted).abs() <= wanted.abs() / 64.0, "{found} {wanted}");
                 }
             }
@@ -280,16 +286,16 @@ mod tests {
                 let mut two = Optimizer::new(config, &copy);
                 two.step = one.step;
                 for (id, _) in copy.iter() {
-                    let (m, v) = one.moments(id);
-                    two.restore(id, m.into_owned(), v.map(Cow::into_owned));
+                    let second = one.has_second(id).then(|| one.moment(id, true).into_owned());
+                    two.restore(id, one.moment(id, false).into_owned(), second);
                 }
                 for grads in &all[3..] {
                     one.step(&mut params, grads, 0.01);
                     two.step(&mut copy, grads, 0.01);
                 }
                 assert!(params.iter().zip(copy.iter()).all(|((_, a), (_, b))| a.data == b.data));
-                assert_eq!(one.moments(ParamId(0)).1.is_none(), muon.is_some(), "Muon keeps one moment");
-                assert!(one.moments(ParamId(1)).1.is_some(), "a norm stays with AdamW");
+                assert_eq!(one.has_second(ParamId(0)), muon.is_none(), "Muon keeps one moment");
+                assert!(one.has_second(ParamId(1)), "a norm stays with AdamW");
             }
         }
     }

@@ -5,7 +5,7 @@
 //! directory without it is an unfinished one and is ignored.
 
 use crate::TrainError;
-use aha_kernels::{Optimizer, ParamStore};
+use aha_kernels::{Optimizer, ParamId, ParamStore};
 use aha_model::{Checkpoint, Decoder, SaveDtype, TextFiles, save_checkpoint};
 use safetensors::tensor::{Dtype, View};
 use serde::{Deserialize, Serialize};
@@ -85,16 +85,17 @@ pub fn save(
     save_model(&dir, policy, SaveDtype::F32, text)?;
     let mut moments: Vec<(String, Values)> = Vec::new();
     for (id, p) in policy.params.iter().filter(|(_, p)| p.trainable) {
-        let (m, v) = optimizer.moments(id);
-        for (prefix, values) in std::iter::once(("m", m)).chain(v.map(|v| ("v", v))) {
+        let kept = 1 + usize::from(optimizer.has_second(id));
+        for (prefix, second) in [("m", false), ("v", true)].into_iter().take(kept) {
+            let source = Source::Moment { optimizer, id, second };
             moments
-                .push((format!("{prefix}.{}", p.name), Values { shape: p.layout.shape(), values, layout: p.layout }));
+                .push((format!("{prefix}.{}", p.name), Values { shape: p.layout.shape(), source, layout: p.layout }));
         }
     }
     write_tensors(&dir.join("optimizer.safetensors"), moments)?;
     if let Some(r) = reference {
         let tensors = r.iter().map(|(_, p)| {
-            (p.name.clone(), Values { shape: p.layout.shape(), values: Cow::Borrowed(&p.data), layout: p.layout })
+            (p.name.clone(), Values { shape: p.layout.shape(), source: Source::Plain(&p.data), layout: p.layout })
         });
         write_tensors(&dir.join("reference.safetensors"), tensors.collect())?;
     }
@@ -164,7 +165,7 @@ pub fn load_latest(
         let read = |prefix: &str| -> Result<Vec<f32>, TrainError> {
             Ok(p.layout.store(moments.get(&format!("{prefix}.{}", p.name), &p.layout.shape())?))
         };
-        let second = optimizer.moments(id).1.is_some();
+        let second = optimizer.has_second(id);
         let (m, v) = (read("m")?, if second { Some(read("v")?) } else { None });
         optimizer.restore(id, m, v);
     }
@@ -182,10 +183,17 @@ pub fn load_latest(
     Ok(Some(Resumed { state, policy, optimizer, reference }))
 }
 
+/// Where values come from. Moments may be bf16 and are widened one at a time: a model's worth of f32 moments is more than
+/// all else that training keeps.
+enum Source<'a> {
+    Plain(&'a [f32]),
+    Moment { optimizer: &'a Optimizer, id: ParamId, second: bool },
+}
+
 /// Values in a parameter's layout, converted to row-major bytes only when written.
 struct Values<'a> {
     shape: Vec<usize>,
-    values: Cow<'a, [f32]>,
+    source: Source<'a>,
     layout: aha_kernels::Layout,
 }
 
@@ -199,7 +207,11 @@ impl View for Values<'_> {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Owned(self.layout.load(&self.values).iter().flat_map(|v| v.to_le_bytes()).collect())
+        let rows = match self.source {
+            Source::Plain(values) => self.layout.load(values),
+            Source::Moment { optimizer, id, second } => self.layout.load(&optimizer.moment(id, second)),
+        };
+        Cow::Owned(rows.into_iter().flat_map(f32::to_le_bytes).collect())
     }
 
     fn data_len(&self) -> usize {
