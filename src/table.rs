@@ -1,6 +1,6 @@
 //! Plain tables: columns as wide as their widest cell, the first one to the left, numbers to the right.
 
-use aha_eval::{EvalSummary, Measures};
+use aha_eval::{EvalSummary, Measures, NeedleMap};
 
 /// Lays out rows (the first is the heading) with two spaces between columns.
 pub fn table(rows: &[Vec<String>]) -> String {
@@ -48,8 +48,34 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
-/// Evaluations as a table, one checkpoint (or task) per row, and another one by family where there is more than one.
+/// Evaluations as tables: one checkpoint (or task) per row, another one by family where there is more than one, and a map for
+/// every search for needles.
 pub fn evaluations(heading: &str, evals: &[(String, EvalSummary)]) -> String {
+    let (mut others, mut parts) = (Vec::new(), Vec::new());
+    for (name, eval) in evals {
+        match NeedleMap::of(eval) {
+            Some(map) => parts.push(needles(name, &map)),
+            None => others.push((name.clone(), eval.clone())),
+        }
+    }
+    if !others.is_empty() {
+        parts.insert(0, measures(heading, &others));
+    }
+    parts.join("\n\n")
+}
+
+/// Depths down, lengths across.
+fn needles(name: &str, map: &NeedleMap) -> String {
+    let heading = std::iter::once(format!("{name}: needles found")).chain(map.lengths.iter().map(usize::to_string));
+    let mut rows = vec![heading.collect::<Vec<_>>()];
+    for (depth, shares) in &map.rows {
+        let depth = std::iter::once(format!("depth {depth:.2}"));
+        rows.push(depth.chain(shares.iter().map(|share| number(*share))).collect());
+    }
+    table(&rows)
+}
+
+fn measures(heading: &str, evals: &[(String, EvalSummary)]) -> String {
     let columns =
         ["problems", "pass@1", "greedy", "pass@16", "cons@16", "format", "tokens", "reflective words", "cut off"];
     let mut rows = vec![std::iter::once(heading).chain(columns).map(str::to_owned).collect::<Vec<_>>()];

@@ -4,6 +4,7 @@
 mod arguments;
 mod cost;
 mod errors;
+mod extend;
 mod interrupted;
 mod models;
 mod pretrain;

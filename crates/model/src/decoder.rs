@@ -5,7 +5,8 @@
 
 mod deepseek;
 
-use crate::config::{ModelConfig, is_correction_bias};
+use crate::config::{ModelConfig, RopeScaling, is_correction_bias};
+use crate::error::Error;
 use aha_kernels::attention::Heads;
 use aha_kernels::latent::LatentForm;
 use aha_kernels::quant::QuantRows;
@@ -169,9 +170,20 @@ impl Decoder {
         let embedding = find("model.embed_tokens.weight".into());
         let head = ids.get("lm_head.weight").copied().unwrap_or(embedding);
         let norm = find("model.norm.weight".into());
-        let rope = Rope::scaled(config.inv_freq(), config.rope_factor(), config.max_position_embeddings);
-        let (rope, latent_form) = (Arc::new(rope), LatentForm::default());
+        let (rope, latent_form) = (Arc::new(rope(&config)), LatentForm::default());
         Decoder { config, params, latent_form, embedding, layers, modules, norm, head, rope }
+    }
+
+    /// Gives the model other positions: how they are stretched, and how many there are. Weights stay.
+    ///
+    /// # Errors
+    /// A stretch that the family does not have.
+    pub fn set_positions(&mut self, scaling: RopeScaling, max_position_embeddings: usize) -> Result<(), Error> {
+        let config = ModelConfig { rope_scaling: scaling, max_position_embeddings, ..self.config.clone() };
+        config.check()?;
+        self.rope = Arc::new(rope(&config));
+        self.config = config;
+        Ok(())
     }
 
     /// The output matrix `[V, D]` (the embedding when tied).
@@ -286,6 +298,11 @@ impl Decoder {
         tape.release(y);
         out
     }
+}
+
+/// The rotary tables of a configuration.
+fn rope(config: &ModelConfig) -> Rope {
+    Rope::scaled(config.inv_freq(), config.rope_factor(), config.max_position_embeddings)
 }
 
 /// Where a tensor lives: linear weights and a tied embedding as panels, a separate embedding as rows.

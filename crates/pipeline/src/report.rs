@@ -35,7 +35,7 @@ fn curves(recipe: &Recipe, paths: &RunPaths) -> Result<Vec<Curve>, PipelineError
     for stage in &recipe.stages {
         let wanted: &[_] = match stage.kind() {
             StageKind::Grpo => &GRPO_CURVES,
-            StageKind::Pretrain => &PRETRAIN_CURVES,
+            StageKind::Pretrain | StageKind::Extend => &PRETRAIN_CURVES,
             _ => continue,
         };
         let Ok(text) = std::fs::read_to_string(paths.stage(&stage.name)?.metrics()) else { continue };

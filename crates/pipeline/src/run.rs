@@ -190,6 +190,7 @@ fn run_stage(context: &mut Context, stage: &Stage, hash: &str) -> Result<bool, P
     let result = match &stage.settings {
         StageSettings::Corpus(s) => stages::corpus::run(context, &stage.name, s),
         StageSettings::Pretrain(s) => stages::pretrain::run(context, &stage.name, s, hash),
+        StageSettings::Extend(s) => stages::extend::run(context, &stage.name, s, hash),
         StageSettings::Grpo(s) => stages::grpo::run(context, &stage.name, s, hash),
         StageSettings::Eval(s) => stages::eval::run(context, &stage.name, s),
     };

@@ -10,6 +10,7 @@ pub mod jsonl;
 pub mod judge;
 pub mod language;
 pub mod mini;
+pub mod needle;
 pub mod number;
 pub mod open;
 pub mod problem;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::jsonl::Jsonl;
 use crate::judge::{AnswerPlace, JudgeOptions};
 use crate::mini::{Family, MiniTask};
+use crate::needle::{self, NeedleOptions, NeedleTask};
 use crate::{Task, TaskError, gsm8k};
 
 /// Share of Chinese questions in the miniature world unless the recipe says otherwise.
@@ -27,15 +28,21 @@ pub struct TaskOptions {
     pub prefilled_think: bool,
     /// Share of questions in Chinese, from 0 to 1, for generated tasks.
     pub chinese: Option<f64>,
+    /// Lengths of the haystack in tokens, for `needle`.
+    pub lengths: Option<Vec<usize>>,
+    /// Depths of the needle from 0 to 1, for `needle`.
+    pub depths: Option<Vec<f64>>,
+    /// Bytes of hay per token, for `needle`; an evaluation measures it with the model's tokenizer.
+    pub bytes_per_token: Option<f64>,
 }
 
 /// Every name [`open_task`] knows.
 pub fn task_names() -> Vec<&'static str> {
     let families = Family::ALL.into_iter().map(Family::name);
-    ["mini", gsm8k::NAME, "jsonl"].into_iter().chain(families).collect()
+    ["mini", needle::NAME, gsm8k::NAME, "jsonl"].into_iter().chain(families).collect()
 }
 
-/// Opens a task: `mini` (the generated families together), one of its families, `gsm8k`, or `jsonl`.
+/// Opens a task: `mini` (the generated families together), one of its families, `needle`, `gsm8k`, or `jsonl`.
 ///
 /// # Errors
 /// An unknown name (the nearest known one comes first in the message), a setting that is missing, wrong or of no use to the
@@ -43,6 +50,12 @@ pub fn task_names() -> Vec<&'static str> {
 pub fn open_task(name: &str, seed: u64, options: &TaskOptions) -> Result<Box<dyn Task>, TaskError> {
     let judge =
         |place| JudgeOptions { place: options.place.unwrap_or(place), prefilled_think: options.prefilled_think };
+    if name == needle::NAME {
+        return needle(options, seed, judge(AnswerPlace::Lenient));
+    }
+    if options.lengths.is_some() || options.depths.is_some() || options.bytes_per_token.is_some() {
+        return refuse(name, "takes no lengths, depths and bytes_per_token; they belong to \"needle\"".to_owned());
+    }
     let family = Family::parse(name);
     if name == "mini" || family.is_some() {
         let families = mini_families(name, family, options)?;
@@ -69,6 +82,21 @@ pub fn open_task(name: &str, seed: u64, options: &TaskOptions) -> Result<Box<dyn
 
 fn refuse<T>(task: &str, problem: String) -> Result<T, TaskError> {
     Err(TaskError::Option { task: task.to_owned(), problem })
+}
+
+/// The needle task with its lengths and depths.
+fn needle(options: &TaskOptions, seed: u64, judge: JudgeOptions) -> Result<Box<dyn Task>, TaskError> {
+    let foreign = options.data.is_some() || options.eval_data.is_some() || options.families.is_some();
+    if foreign || options.chinese.is_some() {
+        return refuse(needle::NAME, "takes lengths, depths and bytes_per_token; leave the others out".to_owned());
+    }
+    let defaults = NeedleOptions::default();
+    let options = NeedleOptions {
+        lengths: options.lengths.clone().unwrap_or(defaults.lengths),
+        depths: options.depths.clone().unwrap_or(defaults.depths),
+        bytes_per_token: options.bytes_per_token.unwrap_or(defaults.bytes_per_token),
+    };
+    Ok(Box::new(NeedleTask::new(seed, options, judge)?))
 }
 
 /// The families of a generated task.

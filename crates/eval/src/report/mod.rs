@@ -5,6 +5,7 @@
 mod axis;
 mod chart;
 mod families;
+mod heat;
 mod html;
 mod picture;
 mod samples;
@@ -12,7 +13,7 @@ mod tables;
 
 use std::fmt::Write as _;
 
-use crate::{EvalSummary, Verdict};
+use crate::{EvalSummary, NeedleMap, Verdict};
 use html::{duration, escape};
 
 pub use picture::render_curves_svg;
@@ -105,10 +106,15 @@ pub fn render_report(input: &ReportInput) -> String {
         include_str!("chart.css"),
     );
     head(&mut page, title, input);
-    tables::tiles(&mut page, &input.evals);
+    // Maps are measured on other problems than the rest, so they stand apart.
+    let map = |(name, eval): &'_ (String, EvalSummary)| NeedleMap::of(eval).map(|map| (name.clone(), map));
+    let maps: Vec<(String, NeedleMap)> = input.evals.iter().filter_map(map).collect();
+    let evals: Vec<_> = input.evals.iter().filter(|(_, eval)| NeedleMap::of(eval).is_none()).cloned().collect();
+    tables::tiles(&mut page, &evals);
     notes(&mut page, &input.notes);
-    tables::story(&mut page, &input.evals);
-    tables::families(&mut page, &input.evals);
+    tables::story(&mut page, &evals);
+    tables::families(&mut page, &evals);
+    heat::section(&mut page, &maps);
     curves(&mut page, &input.curves);
     samples::section(&mut page, &input.samples, &input.reflective_terms);
     recipe(&mut page, &input.recipe_toml);

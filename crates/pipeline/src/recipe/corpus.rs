@@ -32,13 +32,16 @@ pub struct CorpusStage {
 /// A source of documents.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SourceSettings {
-    /// A `.jsonl`, `.txt` or `.md` file, or a folder of these; none for the generated corpus.
+    /// A `.jsonl`, `.parquet`, `.txt` or `.md` file, or a folder of these; none for what is generated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// The generated corpus.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub generated: bool,
-    /// The key of the text in JSON lines. Default `text`.
+    /// Generated documents that hide facts and ask for them, up to this many bytes long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub needle: Option<usize>,
+    /// The key of the text in JSON lines, the column in Parquet. Default `text`.
     pub field: String,
     /// Share of the text that comes from here, relative to the other sources. Default 1.
     pub weight: f64,
@@ -116,19 +119,23 @@ fn sources(section: &Section<'_>) -> Result<Vec<SourceSettings>, RecipeError> {
         let own = Section::new(table, &section.key(&format!("sources.{i}")), &[SOURCE_KEYS])?;
         let path = own.string("path", "the path of a file or folder")?;
         let generated = own.boolean("generated")?.unwrap_or(false);
-        if generated == path.is_some() {
-            let message =
-                format!("`{}` needs either a `path` or `generated = true`", section.key(&format!("sources.{i}")));
+        let needle = own.size("needle", 200)?;
+        if usize::from(generated) + usize::from(path.is_some()) + usize::from(needle.is_some()) != 1 {
+            let message = format!(
+                "`{}` needs one of a `path`, `generated = true` or `needle = BYTES`",
+                section.key(&format!("sources.{i}"))
+            );
             return Err(own.conflict("path", message));
         }
-        if sources.iter().any(|s| s.path == path) {
-            let what = path.unwrap_or_else(|| "the generated corpus".to_owned());
+        if sources.iter().any(|s| s.path == path && s.generated == generated && s.needle == needle) {
+            let what = path.unwrap_or_else(|| "the generated documents".to_owned());
             let message = format!("`{}` has {what} twice; give it one weight", section.key("sources"));
             return Err(own.conflict("path", message));
         }
         sources.push(SourceSettings {
             path,
             generated,
+            needle,
             field: own.string("field", "the key of the text")?.unwrap_or_else(|| "text".to_owned()),
             weight: own.number("weight", &POSITIVE)?.unwrap_or(1.0),
         });

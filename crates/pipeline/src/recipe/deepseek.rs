@@ -128,9 +128,22 @@ pub struct DeepseekTraining {
 }
 
 impl DeepseekTraining {
-    /// Reads the stage's keys.
-    pub(crate) fn read(section: &Section<'_>, model: &ModelShape) -> Result<Option<Self>, RecipeError> {
-        if model.deepseek.is_none() {
+    /// Defaults of pretraining (V3, section 4.2).
+    pub(crate) const PRETRAINING: Self = DeepseekTraining {
+        bias_update_speed: 1e-3,
+        bias_update_share: 0.97,
+        aux_loss_alpha: 1e-4,
+        mtp_loss_weight: 0.3,
+        mtp_loss_weight_later: 0.1,
+        mtp_loss_weight_share: 0.67,
+    };
+    /// Defaults of context extension: what pretraining ended with.
+    pub(crate) const EXTENSION: Self =
+        DeepseekTraining { bias_update_speed: 0.0, mtp_loss_weight: 0.1, ..Self::PRETRAINING };
+
+    /// Reads the stage's keys over these defaults; none where the model has no experts.
+    pub(crate) fn read(section: &Section<'_>, defaults: Option<&Self>) -> Result<Option<Self>, RecipeError> {
+        let Some(d) = defaults else {
             return match TRAINING_KEYS.iter().find(|key| section.has(key)) {
                 None => Ok(None),
                 Some(key) => {
@@ -138,16 +151,16 @@ impl DeepseekTraining {
                     Err(section.conflict(key, message))
                 }
             };
-        }
+        };
         let number = |key, default| Ok::<_, RecipeError>(section.number(key, &NOT_NEGATIVE)?.unwrap_or(default));
         let share = |key, default| Ok::<_, RecipeError>(section.number(key, &SHARE)?.unwrap_or(default));
         Ok(Some(DeepseekTraining {
-            bias_update_speed: number("bias_update_speed", 1e-3)?,
-            bias_update_share: share("bias_update_share", 0.97)?,
-            aux_loss_alpha: number("aux_loss_alpha", 1e-4)?,
-            mtp_loss_weight: number("mtp_loss_weight", 0.3)?,
-            mtp_loss_weight_later: number("mtp_loss_weight_later", 0.1)?,
-            mtp_loss_weight_share: share("mtp_loss_weight_share", 0.67)?,
+            bias_update_speed: number("bias_update_speed", d.bias_update_speed)?,
+            bias_update_share: share("bias_update_share", d.bias_update_share)?,
+            aux_loss_alpha: number("aux_loss_alpha", d.aux_loss_alpha)?,
+            mtp_loss_weight: number("mtp_loss_weight", d.mtp_loss_weight)?,
+            mtp_loss_weight_later: number("mtp_loss_weight_later", d.mtp_loss_weight_later)?,
+            mtp_loss_weight_share: share("mtp_loss_weight_share", d.mtp_loss_weight_share)?,
         }))
     }
 

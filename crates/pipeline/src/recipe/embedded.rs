@@ -1,7 +1,11 @@
 //! The recipes that are compiled into the binary.
 
 /// Name and text of every embedded recipe; the first is the default of `aha run`.
-const EMBEDDED: &[(&str, &str)] = &[("mini-zero", include_str!("../../recipes/mini-zero.toml"))];
+const EMBEDDED: &[(&str, &str)] = &[
+    ("mini-zero", include_str!("../../recipes/mini-zero.toml")),
+    ("mini-zero-dense", include_str!("../../recipes/mini-zero-dense.toml")),
+    ("mini-long", include_str!("../../recipes/mini-long.toml")),
+];
 
 /// Names of the embedded recipes; the first is the default.
 pub fn list_embedded() -> impl Iterator<Item = &'static str> {

@@ -27,7 +27,7 @@ pub const PROMPT_STYLES: &[&str] = &["auto", "mini", "r1_zero", "chat"];
 pub(crate) const CORPUS_STAGE_KEYS: &[&str] =
     &["documents_for_tokenizer", "vocab_size", "corpus", "sources", "fim_rate", "tokenizer", "eos_token"];
 
-pub(crate) const SOURCE_KEYS: &[&str] = &["path", "generated", "field", "weight"];
+pub(crate) const SOURCE_KEYS: &[&str] = &["path", "generated", "needle", "field", "weight"];
 
 pub(crate) const OPTIMIZER_KEYS: &[&str] = &[
     "learning_rate",
@@ -65,6 +65,9 @@ pub(crate) const PRETRAIN_KEYS: &[&str] = &[
     "precision",
     "gradient_checkpointing",
 ];
+
+/// Keys of an extend stage beside those of pretraining.
+pub(crate) const EXTEND_KEYS: &[&str] = &["yarn_factor", "yarn_beta_fast", "yarn_beta_slow"];
 
 pub(crate) const MODEL_KEYS: &[&str] = &[
     "architecture",

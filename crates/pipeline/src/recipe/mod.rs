@@ -30,6 +30,7 @@ mod resolve;
 mod section;
 mod settings;
 mod stage;
+mod training;
 
 use serde::Serialize;
 
@@ -43,9 +44,10 @@ pub use packing::PackingSettings;
 pub use plan::{PlannedStage, StageAction, plan, plan_with_files, stage_hash, stage_hashes};
 pub use raw::RawRecipe;
 pub use stage::{
-    EvalStage, GrpoStage, ModelRef, ModelShape, OverlongPenalty, Precision, PretrainStage, RewardWeight, Stage,
-    StageKind, StageSettings,
+    EvalStage, ExtendStage, GrpoStage, ModelRef, ModelShape, OverlongPenalty, Precision, PretrainStage, RewardWeight,
+    Stage, StageKind, StageSettings,
 };
+pub use training::TrainingSettings;
 
 /// A recipe as resolved: complete and checked.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -8,74 +8,44 @@ use super::deepseek::{self, DeepseekTraining};
 use super::error::RecipeError;
 use super::keys::{MODEL_KEYS, PROMPT_STYLES};
 use super::optimizer::{Defaults, optimizer};
-use super::packing::packing;
 use super::raw::Table;
 use super::resolve::Context;
 use super::section::{ABOVE_ONE, FINITE, NOT_NEGATIVE, NUCLEUS, POSITIVE, Section};
 use super::stage::{
-    EvalStage, GrpoStage, ModelRef, ModelShape, OverlongPenalty, Precision, PretrainStage, RewardWeight,
+    EvalStage, ExtendStage, GrpoStage, ModelRef, ModelShape, OverlongPenalty, Precision, PretrainStage, RewardWeight,
 };
+use super::training::training;
 
 const MODEL_WANTED: &str = "the name of an earlier stage, or the path of a model";
 const TASK_WANTED: &str = "the name of a task";
 
 pub(crate) fn pretrain(section: &Section<'_>, context: &Context<'_>) -> Result<PretrainStage, RecipeError> {
-    let corpus_wanted = "the name of an earlier corpus stage";
-    let name = section.string("corpus", corpus_wanted)?.ok_or_else(|| section.missing("corpus", corpus_wanted))?;
-    let corpus = context.corpus(section, "corpus", &name)?;
     let shape = section.table("model")?.ok_or_else(|| section.missing("model", "a table with the model's shape"))?;
     let model = model_shape(shape, &section.key("model"))?;
-    let row = section.size("context", 2)?.ok_or_else(|| section.missing("context", "the tokens of a row"))?;
-    if row > model.max_position_embeddings {
+    let routed = model.deepseek.is_some().then_some(&DeepseekTraining::PRETRAINING);
+    let training = training(section, context, Some(model.max_position_embeddings), routed, ScheduleKind::Cosine)?;
+    Ok(PretrainStage { training, model })
+}
+
+pub(crate) fn extend(section: &Section<'_>, context: &Context<'_>) -> Result<ExtendStage, RecipeError> {
+    let name = section.string("model", MODEL_WANTED)?.ok_or_else(|| section.missing("model", MODEL_WANTED))?;
+    let model = context.model(section, "model", &name)?;
+    let yarn_beta_fast = section.number("yarn_beta_fast", &POSITIVE)?.unwrap_or(32.0);
+    let yarn_beta_slow = section.number("yarn_beta_slow", &POSITIVE)?.unwrap_or(1.0);
+    if yarn_beta_slow >= yarn_beta_fast {
         let message = format!(
-            "`{}` is {row}, more than the model's max_position_embeddings of {}; lower the one or raise the other",
-            section.key("context"),
-            model.max_position_embeddings
+            "`{}` is {yarn_beta_slow}; it must be below `{}` ({yarn_beta_fast})",
+            section.key("yarn_beta_slow"),
+            section.key("yarn_beta_fast")
         );
-        return Err(section.conflict("context", message));
+        return Err(section.conflict("yarn_beta_slow", message));
     }
-    let batch_tokens =
-        section.size("batch_tokens", 1)?.ok_or_else(|| section.missing("batch_tokens", "the tokens of a step"))?;
-    if !batch_tokens.is_multiple_of(row) {
-        let message = format!(
-            "`{}` is {batch_tokens}, which is not a whole number of rows of {row} tokens (`{}`); take {}",
-            section.key("batch_tokens"),
-            section.key("context"),
-            batch_tokens.next_multiple_of(row)
-        );
-        return Err(section.conflict("batch_tokens", message));
-    }
-    let packing = packing(section, batch_tokens, row)?;
-    let steps = match (section.integer("steps", 1)?, section.integer("tokens", 1)?) {
-        (Some(steps), None) => steps,
-        (None, Some(tokens)) => packing.batch(batch_tokens, row).steps(tokens),
-        (Some(_), Some(_)) => {
-            let message = format!(
-                "`{}` and `{}` say the same thing twice; keep one",
-                section.key("steps"),
-                section.key("tokens")
-            );
-            return Err(section.conflict("tokens", message));
-        }
-        (None, None) => {
-            return Err(section.missing("tokens", "the length of the training in tokens (or `steps`)"));
-        }
-    };
-    let defaults = Defaults { learning_rate: None, schedule: ScheduleKind::Cosine, weight_decay: 0.1 };
-    Ok(PretrainStage {
-        corpus,
-        steps,
-        batch_tokens,
-        context: row,
-        packing,
-        optimizer: optimizer(section, steps, &defaults)?,
-        validation_documents: section.integer("validation_documents", 1)?.unwrap_or(256),
-        validate_every: section.integer("validate_every", 0)?.unwrap_or(100),
-        save_steps: section.integer("save_steps", 0)?.unwrap_or(100),
-        precision: precision(section, &Precision::TRAINING)?,
-        gradient_checkpointing: section.boolean("gradient_checkpointing")?.unwrap_or(false),
-        deepseek: DeepseekTraining::read(section, &model)?,
+    Ok(ExtendStage {
         model,
+        yarn_factor: section.number("yarn_factor", &ABOVE_ONE)?,
+        yarn_beta_fast,
+        yarn_beta_slow,
+        training: training(section, context, None, Some(&DeepseekTraining::EXTENSION), ScheduleKind::Constant)?,
     })
 }
 
@@ -283,7 +253,7 @@ fn default_label(model: &ModelRef) -> String {
     last.strip_suffix(".gguf").unwrap_or(last).to_owned()
 }
 
-fn precision(section: &Section<'_>, choices: &[(&str, Precision)]) -> Result<Precision, RecipeError> {
+pub(super) fn precision(section: &Section<'_>, choices: &[(&str, Precision)]) -> Result<Precision, RecipeError> {
     Ok(section.choice("precision", choices)?.unwrap_or_default())
 }
 

@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 
 use super::corpus::CorpusStage;
 use super::optimizer::OptimizerSettings;
-use super::packing::PackingSettings;
+use super::training::TrainingSettings;
 
 /// One stage.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -31,6 +31,8 @@ pub enum StageSettings {
     Corpus(CorpusStage),
     /// Trains a decoder from nothing.
     Pretrain(PretrainStage),
+    /// Trains a model on longer contexts.
+    Extend(ExtendStage),
     /// Reinforcement learning with group-relative advantages.
     Grpo(GrpoStage),
     /// Measures models on a task.
@@ -44,6 +46,8 @@ pub enum StageKind {
     Corpus,
     /// Pretraining.
     Pretrain,
+    /// Context extension.
+    Extend,
     /// Reinforcement learning.
     Grpo,
     /// Evaluation.
@@ -52,14 +56,20 @@ pub enum StageKind {
 
 impl StageKind {
     /// Every kind with its name in a recipe.
-    pub const ALL: [(&'static str, Self); 4] =
-        [("corpus", Self::Corpus), ("pretrain", Self::Pretrain), ("grpo", Self::Grpo), ("eval", Self::Eval)];
+    pub const ALL: [(&'static str, Self); 5] = [
+        ("corpus", Self::Corpus),
+        ("pretrain", Self::Pretrain),
+        ("extend", Self::Extend),
+        ("grpo", Self::Grpo),
+        ("eval", Self::Eval),
+    ];
 
     /// The name in a recipe.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Corpus => "corpus",
             Self::Pretrain => "pretrain",
+            Self::Extend => "extend",
             Self::Grpo => "grpo",
             Self::Eval => "eval",
         }
@@ -67,7 +77,7 @@ impl StageKind {
 
     /// Whether the stage leaves a model behind.
     pub fn makes_model(self) -> bool {
-        matches!(self, Self::Pretrain | Self::Grpo)
+        matches!(self, Self::Pretrain | Self::Extend | Self::Grpo)
     }
 }
 
@@ -83,6 +93,7 @@ impl Stage {
         match self.settings {
             StageSettings::Corpus(_) => StageKind::Corpus,
             StageSettings::Pretrain(_) => StageKind::Pretrain,
+            StageSettings::Extend(_) => StageKind::Extend,
             StageSettings::Grpo(_) => StageKind::Grpo,
             StageSettings::Eval(_) => StageKind::Eval,
         }
@@ -92,7 +103,8 @@ impl Stage {
     pub fn inputs(&self) -> Vec<&str> {
         let mut names: Vec<&str> = match &self.settings {
             StageSettings::Corpus(_) => Vec::new(),
-            StageSettings::Pretrain(s) => vec![&s.corpus],
+            StageSettings::Pretrain(s) => vec![&s.training.corpus],
+            StageSettings::Extend(s) => std::iter::once(s.training.corpus.as_str()).chain(s.model.stage()).collect(),
             StageSettings::Grpo(s) => {
                 std::iter::once(&s.model).chain(&s.reference).filter_map(ModelRef::stage).collect()
             }
@@ -108,6 +120,7 @@ impl Stage {
         let (models, options): (Vec<&ModelRef>, _) = match &self.settings {
             StageSettings::Corpus(s) => return s.external_inputs(),
             StageSettings::Pretrain(_) => return Vec::new(),
+            StageSettings::Extend(s) => return s.model.path().into_iter().collect(),
             StageSettings::Grpo(s) => (std::iter::once(&s.model).chain(&s.reference).collect(), &s.task_options),
             StageSettings::Eval(s) => (s.model.iter().collect(), &s.task_options),
         };
@@ -200,7 +213,7 @@ impl Precision {
     }
 
     /// Left out of a written recipe, so that recipes from before it was known keep their hash.
-    fn is_default(&self) -> bool {
+    pub(super) fn is_default(&self) -> bool {
         *self == Self::default()
     }
 }
@@ -234,37 +247,28 @@ pub struct ModelShape {
 /// Trains a decoder from nothing.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PretrainStage {
-    /// The corpus stage.
-    pub corpus: String,
-    /// Optimizer steps; a recipe may give `tokens` instead, which are rounded up to whole steps.
-    pub steps: u64,
-    /// Tokens per step, a multiple of `context`.
-    pub batch_tokens: usize,
-    /// Tokens per row, at most `max_position_embeddings`.
-    pub context: usize,
-    /// How documents fill rows, and the growth of the batch.
+    /// How it is trained, and on what.
     #[serde(flatten)]
-    pub packing: PackingSettings,
-    /// Optimizer. Defaults: schedule `cosine`, weight decay 0.1 (V3); the learning rate has none.
-    #[serde(flatten)]
-    pub optimizer: OptimizerSettings,
-    /// Documents of the validation set. Default 256.
-    pub validation_documents: u64,
-    /// Steps between validations; 0 for only the last. Default 100.
-    pub validate_every: u64,
-    /// Steps between checkpoints; 0 for only the last. Default 100.
-    pub save_steps: u64,
-    /// In what numbers products run. Default `f32`.
-    #[serde(skip_serializing_if = "Precision::is_default")]
-    pub precision: Precision,
-    /// Blocks keep only their inputs for the backward: less memory, more work, the same bits. Default false.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub gradient_checkpointing: bool,
-    /// What a model with routed experts is trained with.
-    #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    pub deepseek: Option<super::DeepseekTraining>,
+    pub training: TrainingSettings,
     /// The decoder.
     pub model: ModelShape,
+}
+
+/// Trains a model on longer documents after stretching its positions with YaRN (V3, section 4.3).
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ExtendStage {
+    /// The model; its tokenizer stays.
+    pub model: ModelRef,
+    /// How far positions are stretched. Default: `context` over the length of pretraining.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub yarn_factor: Option<f64>,
+    /// Dimensions that turn more often than this within the length of pretraining are kept. Default 32 (V3).
+    pub yarn_beta_fast: f64,
+    /// Those that turn less often than this are stretched in full. Default 1 (V3).
+    pub yarn_beta_slow: f64,
+    /// How it is trained, and on what; `context` is the new length.
+    #[serde(flatten)]
+    pub training: TrainingSettings,
 }
 
 /// One reward and its weight in the sum.

@@ -8,6 +8,7 @@ use aha_model::Tokenizer;
 use aha_train::pretrain::Documents;
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Where source `i` of a stage lies.
 fn stem(stage_root: &Path, i: usize) -> PathBuf {
@@ -45,9 +46,10 @@ pub(crate) fn open(
     let generated = || corpus::config(stage, settings, seed).map(|config| Origin::Generated(Box::new(config)));
     let mut sources = Vec::new();
     for (i, source) in settings.sources.iter().enumerate() {
-        let origin = match &source.path {
-            Some(_) => Origin::Store(TextStore::open(&stem(root, i)).map_err(|e| fail(stage, e))?),
-            None => generated()?,
+        let origin = match (&source.path, source.needle) {
+            (Some(_), _) => Origin::Store(TextStore::open(&stem(root, i)).map_err(|e| fail(stage, e))?),
+            (None, Some(bytes)) => Origin::Needles { seed, bytes },
+            (None, None) => generated()?,
         };
         sources.push((origin, source.weight));
     }
@@ -60,7 +62,7 @@ pub(crate) fn open(
 /// A mixture as tokens, a share of it in fill-in-the-middle form.
 pub(crate) struct Tokenized {
     pub mixture: Mixture,
-    pub tokenizer: Tokenizer,
+    pub tokenizer: Arc<Tokenizer>,
     pub eos: u32,
     seed: u64,
     /// The rate, and the tokens before prefix, suffix and middle.
@@ -72,7 +74,7 @@ impl Tokenized {
     pub fn new(
         stage: &str,
         mixture: Mixture,
-        tokenizer: Tokenizer,
+        tokenizer: Arc<Tokenizer>,
         eos: u32,
         seed: u64,
         fim_rate: f64,

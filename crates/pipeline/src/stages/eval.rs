@@ -10,10 +10,14 @@ use aha_engine::sampler::mix;
 use aha_engine::{Control, EngineConfig, SamplingParams};
 use aha_eval::{EvalError, EvalSettings, evaluate};
 use aha_runs::{Event, Listener};
+use aha_tasks::needle;
+
+/// Bytes of hay that a tokenizer is measured on.
+const MEASURED_BYTES: usize = 20_000;
 
 pub(crate) fn run(context: &mut Context, name: &str, s: &EvalStage) -> Result<StageEnd, PipelineError> {
     let seed = context.recipe.seed.wrapping_add(s.seed_offset);
-    let task = task(name, &s.task, &s.task_options, seed)?;
+    let task = task(name, &s.task, &options(context, s)?, seed)?;
     let total_steps = Some(s.model.len() as u64);
     context.listeners.event(&Event::StageStarted {
         stage: name.to_owned(),
@@ -55,6 +59,21 @@ pub(crate) fn run(context: &mut Context, name: &str, s: &EvalStage) -> Result<St
         }
     }
     Ok(StageEnd { metrics, finished: true })
+}
+
+/// The options of the task; lengths of haystacks are counted in the tokens of the first model.
+fn options(context: &Context, s: &EvalStage) -> Result<toml::Table, PipelineError> {
+    let mut options = s.task_options.clone();
+    if s.task == needle::NAME && !options.contains_key("bytes_per_token") {
+        let hay = needle::document(0, 0, MEASURED_BYTES);
+        let model = OpenModel::open(&model_path(context, &s.model[0])?)?;
+        let tokens = model
+            .tokenizer
+            .encode(&hay, false)
+            .map_err(|source| PipelineError::Model { model: s.model[0].to_string(), source })?;
+        options.insert("bytes_per_token".into(), (hay.len() as f64 / tokens.len() as f64).into());
+    }
+    Ok(options)
 }
 
 /// Ends with the run's stop and tells its listeners how many samples are done.

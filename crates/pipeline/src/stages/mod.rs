@@ -3,6 +3,7 @@
 pub mod corpus;
 pub(crate) mod documents;
 pub mod eval;
+pub(crate) mod extend;
 pub mod grpo;
 mod observer;
 pub mod pretrain;

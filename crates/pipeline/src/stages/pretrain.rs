@@ -4,7 +4,7 @@ use super::corpus;
 use super::documents::{self, Tokenized};
 use super::observer::RunObserver;
 use crate::PipelineError;
-use crate::recipe::{PretrainStage, StageSettings};
+use crate::recipe::{CorpusStage, ModelShape, PretrainStage, StageSettings, TrainingSettings};
 use crate::run::{Context, StageEnd};
 use aha_data::DataError;
 use aha_data::corpus::CorpusConfig;
@@ -13,13 +13,14 @@ use aha_runs::{Event, Listener};
 use aha_train::pretrain::{Documents, PretrainConfig};
 use aha_train::state;
 use rayon::prelude::*;
+use std::sync::Arc;
 
 /// Validation documents come from a stream of their own.
 const VALIDATION_SEED: u64 = 0x7a11_da7e;
 
 struct Corpus {
     config: CorpusConfig,
-    tokenizer: Tokenizer,
+    tokenizer: Arc<Tokenizer>,
     eos: u32,
 }
 
@@ -38,39 +39,83 @@ impl Documents for Corpus {
     }
 }
 
+fn failed(stage: &str, problem: impl ToString) -> PipelineError {
+    PipelineError::Stage { stage: stage.to_owned(), problem: problem.to_string() }
+}
+
+/// A fresh decoder on the documents of a corpus stage.
 pub(crate) fn run(context: &mut Context, name: &str, s: &PretrainStage, hash: &str) -> Result<StageEnd, PipelineError> {
-    let fail = |problem: String| PipelineError::Stage { stage: name.to_owned(), problem };
-    let model_error = |source| PipelineError::Model { model: s.corpus.clone(), source };
-    let StageSettings::Corpus(corpus_stage) = &context.recipe.stage(&s.corpus)?.settings else {
-        return Err(fail(format!("corpus = \"{}\" is not a corpus stage", s.corpus)));
-    };
-    let config = corpus::config(&s.corpus, corpus_stage, context.recipe.seed)?;
-    let tokenizer_file = corpus::tokenizer_path(context.dir.stage(&s.corpus)?.root());
+    let corpus_name = &s.training.corpus;
+    let model_error = |source| PipelineError::Model { model: corpus_name.clone(), source };
+    let corpus_stage = corpus_stage(context, name, corpus_name)?;
+    let tokenizer_file = corpus::tokenizer_path(context.dir.stage(corpus_name)?.root());
     let tokenizer = Tokenizer::from_file(&tokenizer_file).map_err(model_error)?;
     let eos_token = corpus_stage.eos_token.as_deref().unwrap_or(aha_data::tokenizer::EOS);
     let eos = tokenizer.token_to_id(eos_token).ok_or_else(|| {
-        fail(format!("the tokenizer has no `{eos_token}`; name its end of text with `{}.eos_token`", s.corpus))
+        failed(name, format!("the tokenizer has no `{eos_token}`; name its end of text with `{corpus_name}.eos_token`"))
     })?;
     let special = aha_model::SpecialTokens { eos: Some(eos_token.into()), ..Default::default() };
-    let tokenizer = tokenizer.with_special(special).map_err(model_error)?;
+    let tokenizer = Arc::new(tokenizer.with_special(special).map_err(model_error)?);
     let text = TextFiles::new(Some(&tokenizer), None);
-    let shape = model_config(s, tokenizer.vocab_size(), eos);
+    let shape = model_config(&s.model, tokenizer.vocab_size(), eos);
     shape.check().map_err(model_error)?;
     let seed = context.recipe.seed;
-    let data_error = |e: DataError| fail(e.to_string());
-    let (documents, held_out): (Box<dyn Documents>, _) = if corpus_stage.is_plain() {
-        let validation =
-            Corpus { config: CorpusConfig { seed: config.seed ^ VALIDATION_SEED, ..config.clone() }, tokenizer, eos };
-        let held_out = validation.tokens(0..s.validation_documents).map_err(data_error)?;
-        (Box::new(Corpus { config, tokenizer: validation.tokenizer, eos }), held_out)
-    } else {
+    let texts = Texts::open(context, name, &s.training, tokenizer, eos)?;
+    train(context, name, &s.training, hash, &texts, &text, || Ok(Decoder::init(shape, seed)))
+}
+
+/// The corpus stage of this name.
+pub(super) fn corpus_stage(context: &Context, stage: &str, name: &str) -> Result<CorpusStage, PipelineError> {
+    match &context.recipe.stage(name)?.settings {
+        StageSettings::Corpus(settings) => Ok(settings.clone()),
+        _ => Err(failed(stage, format!("corpus = \"{name}\" is not a corpus stage"))),
+    }
+}
+
+/// Documents to train on and documents to validate on, as tokens.
+pub(super) struct Texts {
+    documents: Box<dyn Documents>,
+    /// Never trained on.
+    pub held_out: Vec<Vec<u32>>,
+}
+
+impl Texts {
+    /// The documents of a corpus stage in the tokens of this tokenizer.
+    pub fn open(
+        context: &Context,
+        stage: &str,
+        s: &TrainingSettings,
+        tokenizer: Arc<Tokenizer>,
+        eos: u32,
+    ) -> Result<Self, PipelineError> {
+        let data_error = |e: DataError| failed(stage, e);
+        let (seed, settings) = (context.recipe.seed, corpus_stage(context, stage, &s.corpus)?);
+        if settings.is_plain() {
+            let config = corpus::config(&s.corpus, &settings, seed)?;
+            let other = CorpusConfig { seed: config.seed ^ VALIDATION_SEED, ..config.clone() };
+            let validation = Corpus { config: other, tokenizer: tokenizer.clone(), eos };
+            let held_out = validation.tokens(0..s.validation_documents).map_err(data_error)?;
+            return Ok(Texts { documents: Box::new(Corpus { config, tokenizer, eos }), held_out });
+        }
         let root = context.dir.stage(&s.corpus)?;
-        let mixture = documents::open(&s.corpus, corpus_stage, root.root(), seed, s.validation_documents)?;
-        let documents = Tokenized::new(name, mixture, tokenizer, eos, seed, corpus_stage.fim_rate)?;
+        let mixture = documents::open(&s.corpus, &settings, root.root(), seed, s.validation_documents)?;
+        let documents = Tokenized::new(stage, mixture, tokenizer, eos, seed, settings.fim_rate)?;
         let texts = documents.mixture.held_out().map_err(data_error)?;
         let held_out: Result<Vec<_>, _> = texts.iter().map(|t| documents.plain(t, s.context)).collect();
-        (Box::new(documents), held_out.map_err(data_error)?)
-    };
+        Ok(Texts { held_out: held_out.map_err(data_error)?, documents: Box::new(documents) })
+    }
+}
+
+/// Trains to the end or the next stop, and saves the model where it is finished.
+pub(super) fn train(
+    context: &mut Context,
+    name: &str,
+    s: &TrainingSettings,
+    hash: &str,
+    texts: &Texts,
+    text: &TextFiles,
+    fresh: impl FnOnce() -> Result<Decoder, PipelineError>,
+) -> Result<StageEnd, PipelineError> {
     let settings = PretrainConfig {
         steps: s.steps,
         batch: s.packing.batch(s.batch_tokens, s.context),
@@ -90,31 +135,31 @@ pub(crate) fn run(context: &mut Context, name: &str, s: &PretrainStage, hash: &s
     let resume = state::latest(&paths.checkpoints_dir(), hash).map_err(train_error)?;
     context.listeners.event(&Event::StageStarted {
         stage: name.to_owned(),
-        method: "pretrain".into(),
+        method: context.recipe.stage(name)?.kind().as_str().to_owned(),
         resumed_at: resume,
         total_steps: Some(s.steps),
     });
     let mut observer = RunObserver::open(context, name, resume, 0, None)?;
-    let fresh = || Decoder::init(shape, seed);
+    // A checkpoint holds the model, so there is nothing to make.
+    let mut fresh = if resume.is_some() { None } else { Some(fresh()?) };
     let (model, finished) = aha_train::pretrain::run(
         &settings,
-        fresh,
-        &*documents,
-        &held_out,
+        || fresh.take().expect("a stage without a checkpoint has a fresh model"),
+        &*texts.documents,
+        &texts.held_out,
         &paths.checkpoints_dir(),
-        &text,
+        text,
         &mut observer,
     )
     .map_err(train_error)?;
     let metrics = observer.last;
     if finished {
-        state::save_model(&paths.model(), &model, SaveDtype::F32, &text).map_err(train_error)?;
+        state::save_model(&paths.model(), &model, SaveDtype::F32, text).map_err(train_error)?;
     }
     Ok(StageEnd { metrics, finished })
 }
 
-fn model_config(s: &PretrainStage, vocab_size: usize, eos: u32) -> ModelConfig {
-    let m = &s.model;
+fn model_config(m: &ModelShape, vocab_size: usize, eos: u32) -> ModelConfig {
     ModelConfig {
         arch: if m.deepseek.is_some() { Arch::DeepseekV3 } else { Arch::Llama },
         vocab_size,

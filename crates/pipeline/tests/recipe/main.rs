@@ -88,7 +88,7 @@ fn deepseek_shapes_have_the_names_of_their_config() {
     let StageSettings::Pretrain(base) = &recipe.stages[1].settings else { panic!("pretrain") };
     let shape = base.model.deepseek.as_ref().unwrap();
     assert_eq!((shape.config.n_routed_experts, shape.config.first_k_dense_replace, base.model.head_dim), (4, 1, 4));
-    let training = base.deepseek.as_ref().unwrap();
+    let training = base.training.deepseek.as_ref().unwrap();
     assert_eq!((training.aux_loss_alpha, training.bias_update_speed), (0.01, 1e-3));
     assert_eq!((training.balance(100).speed(96), training.balance(100).speed(97)), (1e-3, 0.0));
     assert_eq!((training.prediction(100).at(66), training.prediction(100).at(67)), (0.3, 0.1));
@@ -154,12 +154,12 @@ fn the_small_recipe_is_read_as_written() {
     assert_eq!(kinds, [StageKind::Corpus, StageKind::Pretrain, StageKind::Grpo, StageKind::Eval]);
     let StageSettings::Pretrain(base) = &recipe.stages[1].settings else { panic!("pretrain") };
     assert_eq!(
-        (base.steps, base.model.head_dim, base.model.num_key_value_heads),
+        (base.training.steps, base.model.head_dim, base.model.num_key_value_heads),
         (20, 8, 2),
         "10,000 / 512 rounded up"
     );
-    assert_eq!((base.optimizer.schedule, base.optimizer.decay_steps), (ScheduleKind::Cosine, 3));
-    assert_eq!(base.optimizer.schedule(base.steps).at(0), 5e-4);
+    assert_eq!((base.training.optimizer.schedule, base.training.optimizer.decay_steps), (ScheduleKind::Cosine, 3));
+    assert_eq!(base.training.optimizer.schedule(base.training.steps).at(0), 5e-4);
     let StageSettings::Eval(measure) = &recipe.stages[3].settings else { panic!("eval") };
     assert_eq!(measure.label, ["base", "zero"]);
     assert_eq!(recipe.stages[3].inputs(), ["base", "zero"]);
@@ -213,7 +213,7 @@ fn embedded_recipes_are_valid() {
     }
     let mini = Recipe::embedded("mini-zero").unwrap();
     let zero = grpo(&mini);
-    assert_eq!((zero.num_prompts * zero.num_generations, zero.steps, zero.ref_refresh_steps), (512, 170, 25));
+    assert_eq!((zero.num_prompts * zero.num_generations, zero.steps, zero.ref_refresh_steps), (512, 110, 25));
     let labels = mini.stages.iter().filter_map(|stage| match &stage.settings {
         StageSettings::Eval(eval) => Some(eval.label.join(",")),
         _ => None,
@@ -239,7 +239,7 @@ fn overrides_reach_everything() {
     assert_eq!((zero.rewards[0].weight, zero.rewards[1].weight), (2.0, 0.5));
     assert!(zero.mask_truncated_completions);
     let StageSettings::Pretrain(base) = &recipe.stages[1].settings else { panic!("pretrain") };
-    assert_eq!((base.model.hidden_size, base.steps), (32, 40));
+    assert_eq!((base.model.hidden_size, base.training.steps), (32, 40));
     assert_eq!(with(&["zero.rewards=[{ name = \"accuracy\" }]"]).map(|r| grpo(&r).rewards.len()).unwrap(), 1);
     // The last one wins, and a value cannot smuggle in a second key.
     assert_eq!(with(&["seed=3", "seed=4"]).unwrap().seed, 4);
