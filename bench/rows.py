@@ -19,6 +19,8 @@ GRPO_STEP = "--num-prompts {prompts} --num-generations {generations} --max-compl
 MINI_STEP = GRPO_STEP.format(prompts=32, generations=MINI_GENERATIONS, length=256) + " --beta 0.001 --learning-rate 1e-5"
 QWEN_STEP = GRPO_STEP.format(prompts=8, generations=8, length=128) + " --beta 0 --learning-rate 1e-6"
 QUIET = "--set log_rollouts={rollouts} --set save_steps=0"
+# What a user sets where memory is short.
+LEAN = "--set gradient_checkpointing=true --set moments=bf16"
 MINI_STEPS, QWEN_STEPS = 4, 2
 # Completions that TRL puts through one forward and backward: the fastest (mini), and about our 1024 tokens (Qwen).
 MINI_MICRO_BATCH, QWEN_MICRO_BATCH = 64, 4
@@ -65,6 +67,18 @@ def train(aha: Path, name: str, bar: float, shape: str, batch: str, steps: int) 
     }
 
 
+def moe(aha: Path) -> dict:
+    """Forward and backward of one layer of routed experts."""
+    flags = "--tokens 4096 --hidden-size 256 --experts 16 --experts-per-tok 4 --moe-intermediate-size 256 --repeat 15"
+    ways = [(way, dtype) for way in ("loop", "grouped", "dense") for dtype in ("f32", "bf16")]
+    return {
+        "rows": {"moe": row(1.5, "tokens/s", "tokens_per_second")},
+        "needs": ["torch"],
+        "ours": {"auto": [str(aha), *split(["bench moe", flags, "--precision auto --json"])]},
+        "theirs": {f"{w} {d}": theirs("theirs_moe.py", flags, f"--how {w} --dtype {d}") for w, d in ways},
+    }
+
+
 def decode(aha: Path) -> dict:
     """Batched sampling from a small decoder."""
     flags = f"{SMALL} --sequences 64 --prompt-tokens 32 --new-tokens 128"
@@ -95,7 +109,7 @@ def grpo_mini(aha: Path, work: Path) -> dict:
         "rows": {"grpo_mini": row(10.0, "s/step", "seconds_per_step", lower=True)},
         "needs": ["torch", "transformers", "trl", "datasets", "accelerate"],
         "prepare": [
-            (model, [str(aha), *split(["run --out", run, "--until base --set base.tokens=1000000 --json"])]),
+            (model, [str(aha), *split(["run mini-zero-dense --out", run, "--until base --set base.tokens=1000000 --json"])]),
             (rollouts, ours(512, "--rollouts", rollouts)),
             (prompts, lambda: mini_prompts(rollouts, prompts)),
         ],
@@ -142,7 +156,10 @@ def qwen_grpo(aha: Path, gguf: Path, work: Path) -> dict:
             (folder, theirs("theirs_convert.py", "--gguf", gguf, "--out", folder)),
             (prompts, lambda: qwen_problems(problems, prompts)),
         ],
-        "ours": {"bf16": theirs("ours_grpo.py", "--aha", aha, "--", *ours)},
+        "ours": {
+            "bf16": theirs("ours_grpo.py", "--aha", aha, "--", *ours),
+            "bf16, checkpointing, bf16 moments": theirs("ours_grpo.py", "--aha", aha, "--", *ours, LEAN),
+        },
         "theirs": {
             "TRL bf16": theirs("theirs_grpo.py", *common),
             "TRL bf16, checkpointing": theirs("theirs_grpo.py", *common, "--checkpointing"),
@@ -157,6 +174,7 @@ def experiments(aha: Path, gguf: Path, work: Path) -> list[dict]:
         *(matmul(aha, *shape) for shape in MATMULS),
         train(aha, "train_5m", 2.0, SMALL, "--batch 32 --sequence 256", 5),
         train(aha, "train_110m", 1.2, LARGE, "--batch 8 --sequence 512", 3),
+        moe(aha),
         decode(aha),
         grpo_mini(aha, work),
         qwen_decode(aha, gguf),

@@ -3,6 +3,7 @@
 mod decode;
 mod matmul;
 mod model;
+mod moe;
 mod ops;
 mod train;
 
@@ -30,6 +31,7 @@ enum What {
     Train(train::Args),
     Decode(decode::Args),
     Model(model::Args),
+    Moe(moe::Args),
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -39,6 +41,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         What::Train(args) => train::run(&args),
         What::Decode(args) => decode::run(&args),
         What::Model(args) => model::run(&args),
+        What::Moe(args) => moe::run(&args),
     }?;
     Ok(ExitCode::SUCCESS)
 }
