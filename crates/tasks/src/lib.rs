@@ -7,6 +7,7 @@ pub mod extract;
 pub mod gsm8k;
 pub mod jsonl;
 pub mod judge;
+pub mod math;
 pub mod mini;
 pub mod number;
 pub mod open;

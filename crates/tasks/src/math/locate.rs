@@ -1,0 +1,301 @@
+//! Where the answer stands in a response, as people and models write it. One pass per kind of place, linear in the length.
+//!
+//! Places in the order in which they count: `<answer>` tags, "the final answer is", the last `\boxed{}` (with those right
+//! before it), `####`, "the answer is" in English and Chinese, a response that is nothing but the answer, the last
+//! mathematics, and the last number of the text.
+
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+use super::formula::{first_formula, last_formula, leading_formula};
+use super::parser::parse;
+use crate::extract::{ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE};
+
+/// Longest answer in bytes that is taken from a phrase.
+const MAX_PHRASE: usize = 400;
+/// Most places that are looked at one after the other.
+const MAX_BOXES: usize = 16;
+
+/// Where an answer was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// Between `<answer>` tags.
+    Tags,
+    /// Behind "the final answer is".
+    FinalAnswer,
+    /// In `\boxed{}`.
+    Boxed,
+    /// Behind `####`.
+    Hashes,
+    /// Behind "the answer is".
+    Phrase,
+    /// The whole text.
+    Whole,
+    /// The last mathematics between dollar signs or the like.
+    Formula,
+    /// The last number.
+    LastNumber,
+}
+
+/// An answer as it stands in the text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located {
+    /// Its text.
+    pub text: String,
+    /// Where it was.
+    pub place: Place,
+}
+
+static FINAL: LazyLock<Regex> = LazyLock::new(|| {
+    let pattern = r"(?i)\bfinal\s+answer\b[^\n.=:：]{0,60}?(?:\bis\b|\bare\b|[:：=])[\s:：*_]*|最终答案[^\n。]{0,10}?(?:是|为|[:：])[\s:：*_]*";
+    Regex::new(pattern).expect("a valid pattern")
+});
+
+static ANSWER: LazyLock<Regex> = LazyLock::new(|| {
+    let pattern = r"(?i)\banswers?\b[\s*_]*(?:(?:is|are)\b|=|[:：])[\s*_:：]*|(?:答案|结果)[\s*_]*(?:是|为|应为|应该是|等于|[:：])[\s*_:：]*|故选[\s:：]*|(?:应|所以|因此)选择?[\s:：]*";
+    Regex::new(pattern).expect("a valid pattern")
+});
+
+static NUMBER: LazyLock<Regex> = LazyLock::new(|| {
+    let pattern = r"[-\u{2212}]?\s?\$?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|\d)(?:\s?/\s?\d+(?:\.\d+)?)?(?:\s*(?:\\?%|percent\b))?";
+    Regex::new(pattern).expect("a valid pattern")
+});
+
+/// Finds the answer of a response; with `last_number`, mathematics and numbers that nothing announces count as well.
+pub fn locate(response: &str, last_number: bool) -> Option<Located> {
+    let text = match response.rfind(THINK_CLOSE) {
+        Some(at) if !response[at + THINK_CLOSE.len()..].trim().is_empty() => &response[at + THINK_CLOSE.len()..],
+        _ => response,
+    };
+    let found = |text: String, place| Some(Located { text: text.trim().to_owned(), place }).filter(|l| !l.text.is_empty());
+    let tagged = text.rfind(ANSWER_OPEN).map(|at| &text[at + ANSWER_OPEN.len()..]);
+    if let Some(inside) = tagged {
+        let inside = inside.split(ANSWER_CLOSE).next().unwrap_or(inside);
+        let answer = boxed(inside).unwrap_or_else(|| within(inside, last_number));
+        if let Some(located) = found(answer, Place::Tags) {
+            return Some(located);
+        }
+    }
+    let phrase = |pattern: &Regex| {
+        let end = pattern.find_iter(text).last()?.end();
+        let rest = &text[end..];
+        stated(&rest[..rest.floor_char_boundary(MAX_PHRASE)])
+    };
+    phrase(&FINAL)
+        .and_then(|t| found(t, Place::FinalAnswer))
+        .or_else(|| boxed(text).and_then(|t| found(t, Place::Boxed)))
+        .or_else(|| hashes(text).and_then(|t| found(t, Place::Hashes)))
+        .or_else(|| phrase(&ANSWER).and_then(|t| found(t, Place::Phrase)))
+        .or_else(|| whole(text).and_then(|t| found(t, Place::Whole)))
+        .or_else(|| if last_number { last_formula(text).and_then(|t| found(t, Place::Formula)) } else { None })
+        .or_else(|| if last_number { number_in(text, true).and_then(|t| found(t, Place::LastNumber)) } else { None })
+}
+
+/// The text behind the last `####`, up to the end of its line.
+fn hashes(text: &str) -> Option<String> {
+    let at = text.rfind("####")? + 4;
+    let line = text[at..].lines().find(|l| !l.trim().is_empty())?;
+    // A heading of the fourth level holds no digits.
+    line.chars().any(|c| c.is_ascii_digit() || c == '\\' || c == '$').then(|| within(line, true))
+}
+
+/// The answer in a text that should be nothing else.
+fn within(text: &str, last_number: bool) -> String {
+    let text = text.trim();
+    if let Some(inner) = whole(text) {
+        return inner;
+    }
+    stated(text)
+        .filter(|_| text.len() < MAX_PHRASE)
+        .or_else(|| last_number.then(|| last_formula(text)).flatten())
+        .unwrap_or_else(|| text.to_owned())
+}
+
+/// The whole text, when it can be an answer and is not prose.
+fn whole(text: &str) -> Option<String> {
+    let text = text.trim().trim_matches('*').trim();
+    if text.is_empty() || text.len() > super::parser::MAX_BYTES || text.matches('\n').count() > 12 {
+        return None;
+    }
+    (!is_prose(text) && parse(text).is_ok()).then(|| text.to_owned())
+}
+
+/// Whether plain text holds words that mathematics has not: two or more letters side by side, with white space around.
+pub fn is_prose(text: &str) -> bool {
+    if !text.trim().contains(char::is_whitespace) {
+        return false;
+    }
+    let bytes = text.as_bytes();
+    let (mut at, mut depth) = (0usize, 0usize);
+    while at < bytes.len() {
+        match bytes[at] {
+            b'{' => depth += 1,
+            b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if !bytes[at].is_ascii_alphabetic() {
+            at += 1;
+            continue;
+        }
+        let begin = at;
+        while at < bytes.len() && bytes[at].is_ascii_alphabetic() {
+            at += 1;
+        }
+        let word = &text[begin..at];
+        let command = begin > 0 && bytes[begin - 1] == b'\\';
+        let known = matches!(word, "and" | "or")
+            || super::token::word_command(word).is_some()
+            || (begin > 0 && super::token::is_unit(word));
+        if word.len() > 1 && depth == 0 && !command && !known {
+            return true;
+        }
+    }
+    false
+}
+
+/// What a phrase states: a formula right behind it, or the text up to the end of the sentence, or the first number.
+fn stated(rest: &str) -> Option<String> {
+    let rest = rest.trim_start_matches(|c: char| c.is_whitespace() || matches!(c, '*' | ':' | '：' | '_'));
+    if let Some(content) = boxed(rest.lines().next().unwrap_or("")) {
+        return Some(content);
+    }
+    if let Some(formula) = leading_formula(rest) {
+        return Some(formula);
+    }
+    let line = rest.lines().next().unwrap_or("").split("</").next().unwrap_or("");
+    let sentence = line.split(['。', '！']).next().unwrap_or(line);
+    let sentence = sentence.split(". ").next().unwrap_or(sentence);
+    let sentence = sentence.trim().trim_end_matches(['*', '.', '!', '`']).trim_start_matches(['*', '`']).trim();
+    if sentence.is_empty() {
+        return None;
+    }
+    if !is_prose(sentence) && parse(sentence).is_ok() {
+        return Some(sentence.to_owned());
+    }
+    let choice = sentence.trim_start_matches('(').as_bytes();
+    if choice[..].first().is_some_and(u8::is_ascii_uppercase) && choice.get(1).is_none_or(|c| matches!(c, b')' | b'.' | b':' | b',')) {
+        return Some(sentence.to_owned());
+    }
+    // "the answer is 5 because ...", "the answer is that $x = 5$"
+    let near = &sentence[..sentence.floor_char_boundary(120)];
+    let first_letters = near.split_whitespace().next().unwrap_or("");
+    if first_letters.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '\u{2212}' | '$' | '.'))
+        && let Some(number) = number_in(near, false)
+    {
+        return Some(number);
+    }
+    first_formula(near).or_else(|| number_in(near, false)).or_else(|| Some(sentence.to_owned()))
+}
+
+/// The first or last number of a text, not glued to letters before it.
+fn number_in(text: &str, last: bool) -> Option<String> {
+    let free = |m: &regex::Match<'_>| {
+        let before = text[..m.start()].chars().next_back();
+        let digit_first = m.as_str().starts_with(|c: char| c.is_ascii_digit() || c == '.');
+        !(digit_first && before.is_some_and(|c| c.is_ascii_alphabetic() || c == '_' || c == '.'))
+    };
+    let mut all = NUMBER.find_iter(text).filter(free);
+    let found = if last { all.last() } else { all.next() }?;
+    let mut number = found.as_str().trim();
+    // `20-5` and `3 - 5` hold a difference, not a negative number.
+    let before = text[..found.start()].trim_end().chars().next_back();
+    if before.is_some_and(|c| c.is_alphanumeric() || matches!(c, ')' | ']' | '}' | '%')) {
+        let glued = !text[..found.start()].ends_with(char::is_whitespace) || number.starts_with("- ");
+        if glued {
+            number = number.trim_start_matches(['-', '\u{2212}', ' ']);
+        }
+    }
+    Some(number.to_owned())
+}
+
+/// The contents of the last box and of those that belong to it, joined by commas: boxes side by side, or joined by "and"
+/// or "or", state one answer together.
+pub fn boxed(text: &str) -> Option<String> {
+    let boxes = boxes(text);
+    let last = boxes.len().checked_sub(1)?;
+    let mut first = last;
+    while first > 0 && last - first < MAX_BOXES {
+        let (before, after) = (&boxes[first - 1], &boxes[first]);
+        let between = text[before.end..after.begin].trim_matches(|c: char| c.is_whitespace() || matches!(c, '$' | '.'));
+        let joined = between.len() < 70
+            && (between.is_empty()
+                || matches!(between.trim_matches([',', ' ', '$', ';']), "" | "and" | "or" | "和" | "或" | r"\text{and}" | r"\text{ and }" | r"\text{or}" | r"\text{ or }"));
+        if !joined {
+            break;
+        }
+        first -= 1;
+    }
+    let mut contents: Vec<&str> = boxes[first..].iter().map(|b| b.content.trim()).collect();
+    contents.dedup();
+    Some(contents.join(", "))
+}
+
+struct Boxed<'a> {
+    begin: usize,
+    end: usize,
+    content: &'a str,
+}
+
+/// Every outermost `\boxed{...}` or `\fbox{...}`; one that never closes counts up to the end of its line when it is the
+/// last.
+fn boxes(text: &str) -> Vec<Boxed<'_>> {
+    let mut found: Vec<Boxed<'_>> = Vec::new();
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    while let Some(next) = text[at..].find("\\boxed").into_iter().chain(text[at..].find("\\fbox")).min() {
+        let begin = at + next;
+        let name = if text[begin..].starts_with("\\boxed") { 6 } else { 5 };
+        let mut open = begin + name;
+        while bytes.get(open) == Some(&b' ') {
+            open += 1;
+        }
+        at = begin + name;
+        if bytes.get(open) != Some(&b'{') {
+            // `\boxed 5`
+            let length = text[open..].find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(text.len() - open);
+            if length > 0 {
+                found.push(Boxed { begin, end: open + length, content: &text[open..open + length] });
+            }
+            continue;
+        }
+        let (mut depth, mut i) = (0usize, open);
+        let end = loop {
+            match bytes.get(i) {
+                None => break None,
+                Some(b'\\') if matches!(bytes.get(i + 1), Some(b'{' | b'}' | b'\\')) => i += 1,
+                Some(b'{') => depth += 1,
+                Some(b'}') => {
+                    depth -= 1;
+                    if depth == 0 {
+                        break Some(i);
+                    }
+                }
+                _ => {}
+            }
+            i += 1;
+        };
+        match end {
+            Some(end) => {
+                found.push(Boxed { begin, end: end + 1, content: &text[open + 1..end] });
+                at = end + 1;
+            }
+            None => {
+                // The rest holds no closed box around this one; those inside were never reached, so try them once.
+                let rest = &text[open + 1..];
+                let line = rest.lines().next().unwrap_or("");
+                if !rest.contains("\\boxed") && !line.trim().is_empty() {
+                    found.push(Boxed { begin, end: text.len(), content: line.trim_end_matches(['$', ' ', '.']) });
+                }
+                if let Some(inner) = rest.rfind("\\boxed") {
+                    // Only the last can still be the answer; this keeps the search linear.
+                    at = open + 1 + inner;
+                    continue;
+                }
+                break;
+            }
+        }
+    }
+    found
+}

@@ -1,0 +1,177 @@
+//! Grading of mathematical answers: find the answer in a response, read it and the reference, decide whether they are equal.
+//!
+//! [`grade`] does all three. The parts are public for use on their own: [`locate::locate`] finds answers,
+//! [`parser::parse`] reads LaTeX and plain text, [`compare::answers_equal`] decides. Time and memory are bounded by the
+//! length of the response; what is too large to decide is [`Verdict::NotJudged`].
+//!
+//! What counts as equal follows the conventions of Math-Verify (Hugging Face, 2025) where they are what a person would
+//! say; the reference sets the form. Where we differ on purpose: a number in a stated base is not equal to one in
+//! another base; decimals that are both tiny are compared by their digits, not rounded to zero; inequalities may be
+//! written with sides exchanged or scaled; an interval may be answered by a solved inequality.
+
+pub mod command;
+pub mod compare;
+pub mod complex;
+pub mod enclose;
+pub mod evaluate;
+pub mod factor;
+pub mod formula;
+pub mod fraction;
+pub mod lexer;
+pub mod locate;
+pub mod node;
+pub mod normal;
+pub mod parser;
+pub mod poly;
+pub mod precision;
+pub mod prepare;
+pub mod region;
+pub mod relation;
+pub mod scalar;
+pub mod token;
+pub mod words;
+
+use crate::problem::Verdict;
+use compare::{Rounding, answers_equal};
+use locate::{Located, Place, boxed, is_prose, locate};
+use node::Node;
+use parser::{ParseError, parse};
+use scalar::Equality;
+
+/// Longest response in bytes; more is cut off at the front, because answers stand at the end.
+const MAX_RESPONSE: usize = 1 << 20;
+
+/// How to grade.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GradeOptions {
+    /// Whether mathematics and numbers that nothing announces may be the answer: the last of them.
+    pub last_number: bool,
+    /// Where the reference or the answer is a decimal number, both are rounded to this many places.
+    pub decimals: u32,
+}
+
+impl Default for GradeOptions {
+    fn default() -> Self {
+        Self { last_number: true, decimals: 6 }
+    }
+}
+
+/// What a grading found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Graded {
+    /// Whether the answer equals the reference. A missing answer is incorrect; an empty reference, or a comparison that is
+    /// too large to decide, is not judged.
+    pub verdict: Verdict,
+    /// The reference as it was read, without its wrapping.
+    pub reference: Option<String>,
+    /// The answer as it was found.
+    pub answer: Option<String>,
+    /// Where the answer was found.
+    pub place: Option<Place>,
+}
+
+/// A reference that has been read once, to grade many responses.
+#[derive(Clone, Debug)]
+pub struct Grader {
+    text: String,
+    gold: Result<Node, ParseError>,
+    rounding: Rounding,
+    options: GradeOptions,
+}
+
+impl Grader {
+    /// Reads a reference: bare, between dollar signs, in `\boxed{}`, behind `####`, or at the end of a solution. `None`
+    /// when there is nothing in it.
+    pub fn new(reference: &str, options: GradeOptions) -> Option<Self> {
+        let text = reference_text(reference)?;
+        let gold = parse(&text);
+        let rounding = precision::rounding(reference, gold.as_ref().ok(), options.decimals);
+        Some(Self { text, gold, rounding, options })
+    }
+
+    /// The reference as it was read.
+    pub fn reference(&self) -> &str {
+        &self.text
+    }
+
+    /// Grades a response.
+    pub fn grade(&self, response: &str) -> Graded {
+        let from = response.len().saturating_sub(MAX_RESPONSE);
+        let response = &response[response.ceil_char_boundary(from)..];
+        let located = locate(response, self.options.last_number);
+        let same_text = || words::same_words(&self.text, response);
+        let verdict = match &located {
+            Some(Located { text, .. }) => match self.compare(text) {
+                Verdict::Incorrect if response.len() < 200 && same_text() => Verdict::Correct,
+                verdict => verdict,
+            },
+            None if response.len() < 4_000 && same_text() => Verdict::Correct,
+            None => self.spoken_choice(response),
+        };
+        let (answer, place) = located.map(|l| (l.text, l.place)).unzip();
+        let answer = answer.or_else(|| (verdict == Verdict::Correct).then(|| response.trim().to_owned()));
+        Graded { verdict, reference: Some(self.text.clone()), answer, place }
+    }
+
+    /// Compares an answer that has been found.
+    pub fn compare(&self, answer: &str) -> Verdict {
+        let verdict = |equality| match equality {
+            Equality::Equal => Verdict::Correct,
+            Equality::Different => Verdict::Incorrect,
+            Equality::Unknown => Verdict::NotJudged,
+        };
+        if answer.len() <= parser::MAX_BYTES && words::same_words(&self.text, answer) {
+            return Verdict::Correct;
+        }
+        if let Some(wanted) = words::choice(&self.text)
+            && let Some(chosen) = words::chosen(answer)
+        {
+            return verdict(Equality::from_bool(wanted == chosen));
+        }
+        match (&self.gold, parse(answer)) {
+            (Ok(gold), Ok(found)) => verdict(answers_equal(gold, &found, self.rounding)),
+            (Err(ParseError::TooLarge), _) => Verdict::NotJudged,
+            // An answer that is too large to be read may be right only if the reference is large as well.
+            _ => Verdict::Incorrect,
+        }
+    }
+
+    /// A choice that stands in prose without any announcement.
+    fn spoken_choice(&self, response: &str) -> Verdict {
+        let chosen = words::choice(&self.text).zip(words::chosen(response));
+        if chosen.is_some_and(|(wanted, chosen)| wanted == chosen) { Verdict::Correct } else { Verdict::Incorrect }
+    }
+}
+
+/// The answer that a reference states, without dollar signs, boxes and prose.
+fn reference_text(reference: &str) -> Option<String> {
+    let text = reference.trim();
+    if text.is_empty() {
+        return None;
+    }
+    if text.contains("\\boxed") || text.contains("\\fbox") {
+        return boxed(text).filter(|t| !t.is_empty());
+    }
+    if text.contains("####") || (is_prose(text) && text.len() > 30) {
+        return locate(text, true).map(|l| l.text).or_else(|| Some(text.to_owned()));
+    }
+    let single = text.strip_prefix('$').and_then(|t| t.strip_suffix('$')).filter(|t| !t.contains('$'));
+    let text = single.unwrap_or(text).trim();
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// Grades a response against a reference.
+///
+/// ```
+/// use aha_tasks::Verdict;
+/// use aha_tasks::math::{GradeOptions, grade};
+///
+/// let graded = grade(r"\frac{1}{2}", "so the answer is 0.5.", GradeOptions::default());
+/// assert_eq!(graded.verdict, Verdict::Correct);
+/// ```
+pub fn grade(reference: &str, response: &str, options: GradeOptions) -> Graded {
+    match Grader::new(reference, options) {
+        Some(grader) => grader.grade(response),
+        None => Graded { verdict: Verdict::NotJudged, reference: None, answer: None, place: None },
+    }
+}

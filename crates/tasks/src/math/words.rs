@@ -1,0 +1,67 @@
+//! Answers in words, and letters of choices.
+
+/// An answer in words in the form in which it is compared: lower case, without spaces, mathematics signs and the like.
+pub fn folded(text: &str) -> String {
+    let mut text = text.trim().to_owned();
+    for command in
+        ["\\textbf", "\\textit", "\\textrm", "\\textnormal", "\\text", "\\mbox", "\\mathrm", "\\mathbf", "\\operatorname", "\\left", "\\right", "\\!", "\\,", "\\;", "\\:", "\\ ", "\\quad"]
+    {
+        text = text.replace(command, "");
+    }
+    let kept: String = text.chars().filter(|c| !c.is_whitespace() && !matches!(c, '$' | '{' | '}' | '\\' | '*' | '"' | '\'' | '`' | '~')).collect();
+    let kept = kept.trim_matches(['.', ',', ';', ':', '!', '。', '，']).to_owned();
+    if kept.chars().count() < 2 {
+        return kept;
+    }
+    let lower = kept.to_lowercase();
+    // "p.m." is "pm"; the points of numbers stay.
+    let chars: Vec<char> = lower.chars().collect();
+    let letter = |i: Option<usize>| i.and_then(|i| chars.get(i)).is_some_and(|c| c.is_alphabetic());
+    (0..chars.len())
+        .filter(|&i| !(chars[i] == '.' && (letter(i.checked_sub(1)) || letter(Some(i + 1)))))
+        .map(|i| chars[i])
+        .collect()
+}
+
+/// Whether two answers in words are the same: character by character, or as lists of single letters in any order.
+pub fn same_words(gold: &str, answer: &str) -> bool {
+    let (gold, answer) = (folded(gold), folded(answer));
+    if gold.is_empty() || answer.is_empty() {
+        return false;
+    }
+    let letters = |text: &str| -> Option<Vec<String>> {
+        let mut parts: Vec<String> = text.split(',').map(str::to_owned).collect();
+        parts.sort();
+        (parts.len() > 1 && parts.iter().all(|p| p.chars().count() == 1)).then_some(parts)
+    };
+    let bare = |text: &str| text.trim_matches(['(', ')', '[', ']']).to_owned();
+    gold == answer
+        || letters(&gold).is_some_and(|l| letters(&answer).is_some_and(|m| l == m))
+        || (gold.chars().any(char::is_alphabetic) && !gold.contains(['^', '=', '\\', ',']) && bare(&gold) == bare(&answer))
+}
+
+/// The letter of a choice when that is all there is: `C`, `(C)`, `\text{(C)}`.
+pub fn choice(text: &str) -> Option<char> {
+    let folded = folded(text);
+    let mut letters = folded.trim_matches(['(', ')', '[', ']', '.', ':']).chars();
+    let (letter, None) = (letters.next()?, letters.next()) else { return None };
+    let upper = letter.to_ascii_uppercase();
+    (upper.is_ascii_uppercase() && upper <= 'J').then_some(upper)
+}
+
+/// The letter that an answer chooses, with words behind it: `(C) 42`, `C. because`, `option C`.
+pub fn chosen(text: &str) -> Option<char> {
+    if let Some(letter) = choice(text) {
+        return Some(letter);
+    }
+    let text = text.trim().trim_start_matches(['$', '*', '\\', '{']).trim();
+    let text = text.strip_prefix("text{").or_else(|| text.strip_prefix("textbf{")).unwrap_or(text);
+    let lower = text.to_lowercase();
+    let rest = ["option ", "choice ", "answer "].iter().find(|w| lower.starts_with(**w)).map_or(text, |w| &text[w.len()..]);
+    let bracketed = rest.starts_with('(');
+    let mut chars = rest.trim_start_matches('(').chars();
+    let letter = chars.next().filter(|c| c.is_ascii_uppercase() && *c <= 'J')?;
+    let next = chars.next();
+    let ends = if bracketed { next == Some(')') } else { matches!(next, None | Some(')' | '.' | ':')) };
+    ends.then_some(letter)
+}
