@@ -4,6 +4,7 @@ pub mod bench;
 pub mod chat;
 pub mod eval;
 pub mod generate;
+pub mod grade;
 pub mod grpo;
 pub mod inspect;
 pub mod recipes;
