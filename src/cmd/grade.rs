@@ -61,8 +61,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         rows.iter().map(|row| Ok((text(row, "reference")?, text(row, "response")?))).collect::<anyhow::Result<_>>()?;
     let options = GradeOptions { last_number: !args.no_last_number, decimals: args.decimals };
     let begin = Instant::now();
-    let graded: Vec<_> =
-        pairs.par_iter().map(|(reference, response)| grade(reference, response, options)).collect();
+    let graded: Vec<_> = pairs.par_iter().map(|(reference, response)| grade(reference, response, options)).collect();
     let seconds = begin.elapsed().as_secs_f64();
     let count = |verdict| graded.iter().filter(|g| g.verdict == verdict).count();
     let (correct, incorrect, not_judged) =

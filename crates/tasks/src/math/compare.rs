@@ -139,7 +139,8 @@ impl Comparison {
 
     fn regions(&self, gold: &Node, answer: &Node) -> Equality {
         // `[1,2]` and `[1,2]` may also be lists; end by end they agree either way, decimals included.
-        if let (Node::Tuple { open: a, close: b, items }, Node::Tuple { open: c, close: d, items: others }) = (gold, answer)
+        if let (Node::Tuple { open: a, close: b, items }, Node::Tuple { open: c, close: d, items: others }) =
+            (gold, answer)
         {
             if (a, b) != (c, d) {
                 return Equality::Different;

@@ -26,9 +26,7 @@ pub fn needs_whole(node: &Node) -> bool {
         Node::Call(name, _) => {
             matches!(name.as_ref(), "factorial" | "binomial" | "floor" | "ceil" | "gcd" | "lcm")
         }
-        Node::Power(base, exponent) => {
-            !exponent.symbols().is_empty() && base.any(&|b| matches!(b, Node::Negative(_)))
-        }
+        Node::Power(base, exponent) => !exponent.symbols().is_empty() && base.any(&|b| matches!(b, Node::Negative(_))),
         _ => false,
     })
 }
@@ -65,9 +63,7 @@ impl Evaluator<'_> {
             Node::Symbol(name) => self.variable(name),
             Node::Constant(Constant::Pi) => Some(Complex::real(self.context.pi()?)),
             Node::Constant(Constant::E) => ratio(1, 1)?.exponential(self.context),
-            Node::Constant(Constant::I) => {
-                Some(Complex { re: Real::zero(), im: Real::rational(&BigRational::one())? })
-            }
+            Node::Constant(Constant::I) => Some(Complex { re: Real::zero(), im: Real::rational(&BigRational::one())? }),
             Node::Negative(a) => Some(self.value(a)?.negated()),
             Node::Sum(items) => items.iter().try_fold(ratio(0, 1)?, |sum, item| sum.plus(&self.value(item)?)),
             Node::Product(items) => items.iter().try_fold(ratio(1, 1)?, |p, item| p.times(&self.value(item)?)),

@@ -44,7 +44,8 @@ impl Parser {
     /// The `/h` of `km/h`, over which it steps.
     fn unit_behind(&mut self) -> bool {
         let before = self.at.checked_sub(2).and_then(|i| self.tokens.get(i)).map(|l| &l.token);
-        let unit = matches!(before, Some(Token::Text(_))) && matches!(self.peek(), Some(Token::Text(_) | Token::Letter(_)));
+        let unit =
+            matches!(before, Some(Token::Text(_))) && matches!(self.peek(), Some(Token::Text(_) | Token::Letter(_)));
         self.at += usize::from(unit);
         unit
     }
@@ -272,7 +273,9 @@ impl Parser {
             Some(Token::Sign(c @ ('(' | '['))) => self.bracketed(c),
             Some(Token::SetOpen) => self.set(),
             Some(Token::Begin(name)) => self.environment(&name),
-            Some(Token::Text(words)) if matches!(self.peek(), Some(Token::Relation(_))) => Ok(Node::Symbol(words.into())),
+            Some(Token::Text(words)) if matches!(self.peek(), Some(Token::Relation(_))) => {
+                Ok(Node::Symbol(words.into()))
+            }
             Some(Token::Text(words)) => Ok(Node::Text(words)),
             Some(Token::Sign('|')) => self.deeper(|p| {
                 p.bars += 1;
@@ -369,7 +372,8 @@ impl Parser {
 
     /// Whether the letter behind us begins `P(...) =`.
     fn is_left_side(&self) -> bool {
-        if self.peek() != Some(&Token::Sign('(')) || (self.at > 1 && self.tokens[self.at - 2].token != Token::Sign(',')) {
+        if self.peek() != Some(&Token::Sign('(')) || (self.at > 1 && self.tokens[self.at - 2].token != Token::Sign(','))
+        {
             return false;
         }
         let mut depth = 0usize;
@@ -468,7 +472,8 @@ pub fn number(digits: &str) -> Parsed {
 /// The sum of a whole number and a proper fraction of whole numbers.
 fn mixed(whole: &BigRational, fraction: &Node) -> Option<Node> {
     let (Node::Quotient(top, bottom), false) = (fraction, whole.is_zero()) else { return None };
-    let (Node::Number { value: a, decimals: None }, Node::Number { value: b, decimals: None }) = (top.as_ref(), bottom.as_ref())
+    let (Node::Number { value: a, decimals: None }, Node::Number { value: b, decimals: None }) =
+        (top.as_ref(), bottom.as_ref())
     else {
         return None;
     };

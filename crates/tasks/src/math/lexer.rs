@@ -45,15 +45,60 @@ struct Lexer {
 
 /// Commands without meaning for the value.
 const IGNORED: [&str; 38] = [
-    "left", "right", "mleft", "mright", "big", "Big", "bigg", "Bigg", "bigl", "bigr", "Bigl", "Bigr", "biggl", "biggr", "Biggl",
-    "Biggr", "displaystyle", "textstyle", "scriptstyle", "limits", "nolimits", "quad", "qquad", "mathstrut", "hfill",
-    "boxed", "fbox", "rm", "bf", "it", "tt", "middle", "thinspace", "medspace", "thickspace", "negthinspace", "space",
+    "left",
+    "right",
+    "mleft",
+    "mright",
+    "big",
+    "Big",
+    "bigg",
+    "Bigg",
+    "bigl",
+    "bigr",
+    "Bigl",
+    "Bigr",
+    "biggl",
+    "biggr",
+    "Biggl",
+    "Biggr",
+    "displaystyle",
+    "textstyle",
+    "scriptstyle",
+    "limits",
+    "nolimits",
+    "quad",
+    "qquad",
+    "mathstrut",
+    "hfill",
+    "boxed",
+    "fbox",
+    "rm",
+    "bf",
+    "it",
+    "tt",
+    "middle",
+    "thinspace",
+    "medspace",
+    "thickspace",
+    "negthinspace",
+    "space",
     "enspace",
 ];
 
 /// Commands around words.
 const TEXT_COMMANDS: [&str; 12] = [
-    "text", "textbf", "textit", "textrm", "textsf", "texttt", "textnormal", "mbox", "hbox", "textup", "mathbin", "emph",
+    "text",
+    "textbf",
+    "textit",
+    "textrm",
+    "textsf",
+    "texttt",
+    "textnormal",
+    "mbox",
+    "hbox",
+    "textup",
+    "mathbin",
+    "emph",
 ];
 
 /// Commands around letters of mathematics.
@@ -262,7 +307,13 @@ impl Lexer {
             self.push(Token::Command(word.to_owned()));
         } else if matches!(command, "mathbf" | "boldsymbol" | "bm") && matches!(inner, "i" | "j" | "k") {
             // Unit vectors, not the imaginary unit.
-            let bold = if inner == "i" { '𝐢' } else if inner == "j" { '𝐣' } else { '𝐤' };
+            let bold = if inner == "i" {
+                '𝐢'
+            } else if inner == "j" {
+                '𝐣'
+            } else {
+                '𝐤'
+            };
             self.push(Token::Letter(bold));
         } else if letters == 0 || inner.contains('\\') || (font && letters == 1) || inner.contains('$') {
             let inside = tokens(inner)?;

@@ -59,7 +59,8 @@ static ANSWER: LazyLock<Regex> = LazyLock::new(|| {
 });
 
 static NUMBER: LazyLock<Regex> = LazyLock::new(|| {
-    let pattern = r"[-\u{2212}]?\s?\$?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|\d)(?:\s?/\s?\d+(?:\.\d+)?)?(?:\s*(?:\\?%|percent\b))?";
+    let pattern =
+        r"[-\u{2212}]?\s?\$?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|\d)(?:\s?/\s?\d+(?:\.\d+)?)?(?:\s*(?:\\?%|percent\b))?";
     Regex::new(pattern).expect("a valid pattern")
 });
 
@@ -69,7 +70,8 @@ pub fn locate(response: &str, last_number: bool) -> Option<Located> {
         Some(at) if !response[at + THINK_CLOSE.len()..].trim().is_empty() => &response[at + THINK_CLOSE.len()..],
         _ => response,
     };
-    let found = |text: String, place| Some(Located { text: text.trim().to_owned(), place }).filter(|l| !l.text.is_empty());
+    let found =
+        |text: String, place| Some(Located { text: text.trim().to_owned(), place }).filter(|l| !l.text.is_empty());
     let tagged = text.rfind(ANSWER_OPEN).map(|at| &text[at + ANSWER_OPEN.len()..]);
     if let Some(inside) = tagged {
         let inside = inside.split(ANSWER_CLOSE).next().unwrap_or(inside);
@@ -175,7 +177,9 @@ fn stated(rest: &str) -> Option<String> {
         return Some(sentence.to_owned());
     }
     let choice = sentence.trim_start_matches('(').as_bytes();
-    if choice[..].first().is_some_and(u8::is_ascii_uppercase) && choice.get(1).is_none_or(|c| matches!(c, b')' | b'.' | b':' | b',')) {
+    if choice[..].first().is_some_and(u8::is_ascii_uppercase)
+        && choice.get(1).is_none_or(|c| matches!(c, b')' | b'.' | b':' | b','))
+    {
         return Some(sentence.to_owned());
     }
     // "the answer is 5 because ...", "the answer is that $x = 5$"
@@ -221,7 +225,10 @@ pub fn boxed(text: &str) -> Option<String> {
         let between = text[before.end..after.begin].trim_matches(|c: char| c.is_whitespace() || matches!(c, '$' | '.'));
         let joined = between.len() < 70
             && (between.is_empty()
-                || matches!(between.trim_matches([',', ' ', '$', ';']), "" | "and" | "or" | "和" | "或" | r"\text{and}" | r"\text{ and }" | r"\text{or}" | r"\text{ or }"));
+                || matches!(
+                    between.trim_matches([',', ' ', '$', ';']),
+                    "" | "and" | "or" | "和" | "或" | r"\text{and}" | r"\text{ and }" | r"\text{or}" | r"\text{ or }"
+                ));
         if !joined {
             break;
         }

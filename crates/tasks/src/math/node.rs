@@ -203,9 +203,7 @@ impl Node {
             Self::Tuple { open, close, items } => {
                 Self::Tuple { open: *open, close: *close, items: items.iter().map(f).collect() }
             }
-            Self::Chain { terms, ops } => {
-                Self::Chain { terms: terms.iter().map(f).collect(), ops: ops.clone() }
-            }
+            Self::Chain { terms, ops } => Self::Chain { terms: terms.iter().map(f).collect(), ops: ops.clone() },
             leaf => leaf.clone(),
         }
     }

@@ -144,11 +144,8 @@ fn symbolic_power(base: &Fraction, exponent: &Fraction) -> Result<Fraction, TooL
     for (atom, old) in factors {
         for (inner, c) in &exponent.top.0 {
             let e = small_exponent(c).and_then(|e| num_traits::CheckedMul::checked_mul(&e, &old)).ok_or(TooLarge)?;
-            let atom = if inner.0.is_empty() {
-                atom.clone()
-            } else {
-                Atom::Power(atom.clone().into(), inner.clone().into())
-            };
+            let atom =
+                if inner.0.is_empty() { atom.clone() } else { Atom::Power(atom.clone().into(), inner.clone().into()) };
             result = result.times(&Fraction::whole(Poly::atom(atom, e)?))?;
         }
     }
@@ -269,10 +266,13 @@ fn logarithm(x: &Fraction) -> Result<Fraction, TooLarge> {
     let plain = monomial.0.iter().all(|(atom, e)| match atom {
         Atom::Prime(_) | Atom::E | Atom::Pi => true,
         Atom::Variable(_) => e.is_one(),
-        Atom::Power(base, _) => matches!(**base, Atom::E | Atom::Prime(_)) ,
+        Atom::Power(base, _) => matches!(**base, Atom::E | Atom::Prime(_)),
         _ => false,
     });
-    if !coefficient.is_positive() || !plain || (monomial.0.iter().any(|(a, _)| matches!(a, Atom::Variable(_))) && monomial.0.len() > 1) {
+    if !coefficient.is_positive()
+        || !plain
+        || (monomial.0.iter().any(|(a, _)| matches!(a, Atom::Variable(_))) && monomial.0.len() > 1)
+    {
         return opaque();
     }
     let mut sum = rational(0, 1);

@@ -264,9 +264,13 @@ impl Poly {
             Atom::Pi | Atom::I | Atom::Variable(_) => true,
             _ => false,
         };
-        self.0.keys().all(|m| m.0.iter().all(|(atom, e)| {
-            plain(atom) && (!matches!(atom, Atom::I) || e.is_integer()) && (!matches!(atom, Atom::Variable(_)) || e.is_integer())
-        }))
+        self.0.keys().all(|m| {
+            m.0.iter().all(|(atom, e)| {
+                plain(atom)
+                    && (!matches!(atom, Atom::I) || e.is_integer())
+                    && (!matches!(atom, Atom::Variable(_)) || e.is_integer())
+            })
+        })
     }
 
     /// The greatest common divisor of the coefficients, positive.

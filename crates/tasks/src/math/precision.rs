@@ -27,7 +27,9 @@ pub fn rounding(reference: &str, gold: Option<&Node>, decimals: u32) -> Rounding
         };
         return Rounding { decimals: places, always: true };
     }
-    let approximate = ["\\approx", "≈", "approximately ", "about "].iter().any(|sign| reference.trim_start_matches('$').trim_start().starts_with(sign));
+    let approximate = ["\\approx", "≈", "approximately ", "about "]
+        .iter()
+        .any(|sign| reference.trim_start_matches('$').trim_start().starts_with(sign));
     match gold.and_then(written_decimals) {
         Some(places) if approximate => Rounding { decimals: places, always: true },
         _ => Rounding { decimals, always: false },

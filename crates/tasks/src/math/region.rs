@@ -78,8 +78,7 @@ pub fn region(node: &Node) -> Option<Vec<Span>> {
             if !constant(low) || !constant(high) {
                 return None;
             }
-            let span =
-                Span { low: low.clone(), high: high.clone(), low_open: *open == '(', high_open: *close == ')' };
+            let span = Span { low: low.clone(), high: high.clone(), low_open: *open == '(', high_open: *close == ')' };
             match order(low, high)? {
                 1 => return None,
                 0 if span.low_open || span.high_open => Vec::new(),
@@ -260,7 +259,9 @@ pub fn is_region(node: &Node) -> bool {
         Node::Reals | Node::Union(_) | Node::Intersection(_) | Node::Difference(..) => true,
         Node::Tuple { open, close, items } => {
             items.len() == 2
-                && ((*open == '[') != (*close == ']') || items.iter().any(|i| infinite_sign(i).is_some()) || *open == '[')
+                && ((*open == '[') != (*close == ']')
+                    || items.iter().any(|i| infinite_sign(i).is_some())
+                    || *open == '[')
         }
         Node::Sum(items) => matches!(items.as_slice(), [Node::Reals, Node::Negative(_)]),
         _ => false,

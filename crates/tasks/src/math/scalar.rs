@@ -130,7 +130,13 @@ pub fn sign_of(node: &Node) -> Option<i32> {
         return None;
     }
     if let Some(value) = rational_value(node) {
-        return Some(if value.is_zero() { 0 } else if value.is_negative() { -1 } else { 1 });
+        return Some(if value.is_zero() {
+            0
+        } else if value.is_negative() {
+            -1
+        } else {
+            1
+        });
     }
     real_value(node)?.sign()
 }

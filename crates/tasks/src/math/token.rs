@@ -203,13 +203,13 @@ pub fn fold_char(c: char) -> Option<&'static str> {
 /// Units that plain text writes right after a number; a unit in `\text{}` needs no list. One-letter units are not here: they
 /// cannot be told from variables.
 const UNITS: [&str; 96] = [
-    "cm", "mm", "km", "dm", "nm", "kg", "mg", "gm", "lb", "lbs", "oz", "ft", "yd", "mi", "mph", "kmh", "kph", "kmph", "ml",
-    "mL", "hr", "hrs", "min", "mins", "sec", "secs", "ms", "inch", "inches", "foot", "feet", "yard", "yards", "mile",
-    "miles", "meter", "meters", "metre", "metres", "liter", "liters", "litre", "litres", "gram", "grams", "pound",
-    "pounds", "ounce", "ounces", "hour", "hours", "minute", "minutes", "second", "seconds", "day", "days", "week",
-    "weeks", "month", "months", "year", "years", "dollar", "dollars", "cent", "cents", "euro", "euros", "yuan", "rupee",
-    "rupees", "USD", "EUR", "GBP", "RMB", "Rs", "degree", "degrees", "deg", "unit", "units", "sq", "square", "cubic",
-    "point", "points", "ways", "people", "students", "cc", "rad", "radian", "radians", "mol", "Hz",
+    "cm", "mm", "km", "dm", "nm", "kg", "mg", "gm", "lb", "lbs", "oz", "ft", "yd", "mi", "mph", "kmh", "kph", "kmph",
+    "ml", "mL", "hr", "hrs", "min", "mins", "sec", "secs", "ms", "inch", "inches", "foot", "feet", "yard", "yards",
+    "mile", "miles", "meter", "meters", "metre", "metres", "liter", "liters", "litre", "litres", "gram", "grams",
+    "pound", "pounds", "ounce", "ounces", "hour", "hours", "minute", "minutes", "second", "seconds", "day", "days",
+    "week", "weeks", "month", "months", "year", "years", "dollar", "dollars", "cent", "cents", "euro", "euros", "yuan",
+    "rupee", "rupees", "USD", "EUR", "GBP", "RMB", "Rs", "degree", "degrees", "deg", "unit", "units", "sq", "square",
+    "cubic", "point", "points", "ways", "people", "students", "cc", "rad", "radian", "radians", "mol", "Hz",
 ];
 
 /// Whether a plain word is a unit.

@@ -3,12 +3,31 @@
 /// An answer in words in the form in which it is compared: lower case, without spaces, mathematics signs and the like.
 pub fn folded(text: &str) -> String {
     let mut text = text.trim().to_owned();
-    for command in
-        ["\\textbf", "\\textit", "\\textrm", "\\textnormal", "\\text", "\\mbox", "\\mathrm", "\\mathbf", "\\operatorname", "\\left", "\\right", "\\!", "\\,", "\\;", "\\:", "\\ ", "\\quad"]
-    {
+    for command in [
+        "\\textbf",
+        "\\textit",
+        "\\textrm",
+        "\\textnormal",
+        "\\text",
+        "\\mbox",
+        "\\mathrm",
+        "\\mathbf",
+        "\\operatorname",
+        "\\left",
+        "\\right",
+        "\\!",
+        "\\,",
+        "\\;",
+        "\\:",
+        "\\ ",
+        "\\quad",
+    ] {
         text = text.replace(command, "");
     }
-    let kept: String = text.chars().filter(|c| !c.is_whitespace() && !matches!(c, '$' | '{' | '}' | '\\' | '*' | '"' | '\'' | '`' | '~')).collect();
+    let kept: String = text
+        .chars()
+        .filter(|c| !c.is_whitespace() && !matches!(c, '$' | '{' | '}' | '\\' | '*' | '"' | '\'' | '`' | '~'))
+        .collect();
     let kept = kept.trim_matches(['.', ',', ';', ':', '!', '。', '，']).to_owned();
     if kept.chars().count() < 2 {
         return kept;
@@ -37,7 +56,9 @@ pub fn same_words(gold: &str, answer: &str) -> bool {
     let bare = |text: &str| text.trim_matches(['(', ')', '[', ']']).to_owned();
     gold == answer
         || letters(&gold).is_some_and(|l| letters(&answer).is_some_and(|m| l == m))
-        || (gold.chars().any(char::is_alphabetic) && !gold.contains(['^', '=', '\\', ',']) && bare(&gold) == bare(&answer))
+        || (gold.chars().any(char::is_alphabetic)
+            && !gold.contains(['^', '=', '\\', ','])
+            && bare(&gold) == bare(&answer))
 }
 
 /// The letter of a choice when that is all there is: `C`, `(C)`, `\text{(C)}`.
@@ -57,7 +78,8 @@ pub fn chosen(text: &str) -> Option<char> {
     let text = text.trim().trim_start_matches(['$', '*', '\\', '{']).trim();
     let text = text.strip_prefix("text{").or_else(|| text.strip_prefix("textbf{")).unwrap_or(text);
     let lower = text.to_lowercase();
-    let rest = ["option ", "choice ", "answer "].iter().find(|w| lower.starts_with(**w)).map_or(text, |w| &text[w.len()..]);
+    let rest =
+        ["option ", "choice ", "answer "].iter().find(|w| lower.starts_with(**w)).map_or(text, |w| &text[w.len()..]);
     let bracketed = rest.starts_with('(');
     let mut chars = rest.trim_start_matches('(').chars();
     let letter = chars.next().filter(|c| c.is_ascii_uppercase() && *c <= 'J')?;
