@@ -5,6 +5,7 @@ use super::node::{Joint, Node};
 use super::prepare::prepare;
 use super::region::{is_region, region, regions_equal};
 use super::relation::{assignment, is_equation, last_side, relations_equal};
+use super::work;
 use super::scalar::{Equality, equal_rounded, exactly_equal, written_decimals};
 
 /// Most comparisons of elements of two sets.
@@ -21,6 +22,7 @@ pub struct Rounding {
 
 /// Compares two parsed answers.
 pub fn answers_equal(gold: &Node, answer: &Node, rounding: Rounding) -> Equality {
+    work::begin();
     let (gold, answer) = prepare(gold, answer);
     Comparison { rounding }.relations(&gold, &answer)
 }
@@ -214,7 +216,7 @@ impl Comparison {
         if exact == Equality::Equal || !(decimal || self.rounding.always) {
             return exact;
         }
-        equal_rounded(gold, answer, self.rounding.decimals)
+        equal_rounded(gold, answer, self.rounding.decimals, self.rounding.always)
     }
 }
 

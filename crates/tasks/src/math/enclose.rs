@@ -6,6 +6,8 @@ use num_bigint::BigInt;
 use num_rational::BigRational;
 use num_traits::{Signed, ToPrimitive, Zero};
 
+use super::work::charge;
+
 /// Bits of a midpoint.
 const BITS: usize = 256;
 /// Relative error of one rounded operation, with room.
@@ -69,6 +71,7 @@ impl Real {
         if value.is_zero() {
             return Some(Self { middle: BigFloat::from_word(0, BITS), radius: 0.0 });
         }
+        charge(10 + value.numer().bits() / 8 + value.denom().bits() / 8)?;
         let part = |n: &BigInt| -> Option<BigFloat> {
             let words = n.abs().to_u64_digits().1;
             let bits = n.bits();
@@ -122,7 +125,7 @@ impl Real {
     /// The largest whole number not above it, when that is certain.
     pub fn floor(&self) -> Option<Self> {
         let nearest = self.middle().round();
-        if nearest.abs() > 1e9 {
+        if nearest.abs() > 1e14 {
             return None;
         }
         let whole = |n: f64| Self::rational(&BigRational::from_integer((n as i64).into()));
@@ -137,6 +140,7 @@ impl Real {
 
     /// The sum.
     pub fn plus(&self, other: &Self) -> Option<Self> {
+        charge(3)?;
         Self::rounded(self.middle.add(&other.middle, BITS, RoundingMode::None), self.radius + other.radius)
     }
 
@@ -147,6 +151,7 @@ impl Real {
 
     /// The product.
     pub fn times(&self, other: &Self) -> Option<Self> {
+        charge(4)?;
         let radius =
             self.middle().abs() * other.radius + other.middle().abs() * self.radius + self.radius * other.radius;
         Self::rounded(self.middle.mul(&other.middle, BITS, RoundingMode::None), radius)
@@ -157,6 +162,7 @@ impl Real {
         if self.may_be_zero() {
             return None;
         }
+        charge(30)?;
         let least = self.middle().abs() - self.radius;
         let radius = self.radius / (least * least);
         Self::rounded(self.middle.reciprocal(BITS, RoundingMode::None), radius * 2.0)
@@ -171,12 +177,14 @@ impl Real {
             return Some(Self { middle: BigFloat::from_word(0, BITS), radius: self.bound().sqrt() * (1.0 + 1e-12) });
         }
         self.sign().filter(|s| *s > 0)?;
+        charge(30)?;
         let radius = self.radius / (self.middle() - self.radius).sqrt();
         Self::rounded(self.middle.sqrt(BITS, RoundingMode::None), radius)
     }
 
     /// The exponential.
     pub fn exponential(&self, context: &mut Context) -> Option<Self> {
+        charge(400)?;
         if self.middle().abs() > 250.0 || self.radius > 1e-3 {
             return None;
         }
@@ -187,6 +195,7 @@ impl Real {
 
     /// The natural logarithm of a positive number.
     pub fn logarithm(&self, context: &mut Context) -> Option<Self> {
+        charge(600)?;
         self.sign().filter(|s| *s > 0)?;
         let least = self.middle() - self.radius;
         Self::rounded(self.middle.ln(BITS, RoundingMode::None, &mut context.0), self.radius / least * 1.01)
@@ -194,6 +203,7 @@ impl Real {
 
     /// Sine and cosine.
     pub fn sine_cosine(&self, context: &mut Context) -> Option<(Self, Self)> {
+        charge(800)?;
         if self.middle().abs() > 1e6 {
             return None;
         }
@@ -206,6 +216,7 @@ impl Real {
 
     /// The arc tangent.
     pub fn arc_tangent(&self, context: &mut Context) -> Option<Self> {
+        charge(600)?;
         Self::rounded(self.middle.atan(BITS, RoundingMode::None, &mut context.0), self.radius)
     }
 }

@@ -14,7 +14,7 @@ pub const SAMPLES: u64 = 6;
 pub struct Evaluator<'a> {
     /// Constants.
     pub context: &'a mut Context,
-    /// Which point, below [`SAMPLES`]; at the last two some variables are negative.
+    /// Which point, below [`SAMPLES`]; at the last but one all variables are negative, at the last some.
     pub sample: u64,
     /// Whether variables take small whole values, for factorials and the like.
     pub whole: bool,
@@ -51,7 +51,7 @@ impl Evaluator<'_> {
         if self.whole {
             return ratio(3 + (h % 11) as i64, 1);
         }
-        let negative = self.sample + 2 >= SAMPLES && h >> 63 == 1;
+        let negative = self.sample + 2 == SAMPLES || (self.sample + 1 == SAMPLES && h >> 63 == 1);
         let size = 211 + (h % 1_789) as i64;
         ratio(if negative { -size } else { size }, 997)
     }

@@ -346,14 +346,9 @@ impl Parser {
             name.push('\'');
         }
         if matches!(c, 'f' | 'g' | 'h' | 'F' | 'G' | 'H') || self.is_left_side() {
-            let begin = self.at;
-            if self.sign('^') {
-                let exponent = self.exponent()?;
-                if matches!(exponent, Node::Negative(_)) && self.peek() == Some(&Token::Sign('(')) {
-                    name.push_str("^-1");
-                } else {
-                    self.at = begin;
-                }
+            if let Some(length) = self.inverse_mark() {
+                self.at += length;
+                name.push_str("^-1");
             }
             if self.sign('(') {
                 let arguments = match self.bracketed('(')? {
@@ -368,6 +363,16 @@ impl Parser {
             "i" => Node::Constant(Constant::I),
             _ => Node::Symbol(name.into()),
         })
+    }
+
+    /// The length of `^{-1}` or `^-1` in front of a bracket.
+    fn inverse_mark(&self) -> Option<usize> {
+        let braced = usize::from(self.peek_at(1) == Some(&Token::Sign('{')));
+        let one = matches!(self.peek_at(2 + braced), Some(Token::Digits(d)) if d == "1");
+        let marked = self.peek() == Some(&Token::Sign('^')) && self.peek_at(1 + braced) == Some(&Token::Sign('-')) && one;
+        let closed = braced == 0 || self.peek_at(4) == Some(&Token::Sign('}'));
+        let length = 3 + 2 * braced;
+        (marked && closed && self.peek_at(length) == Some(&Token::Sign('('))).then_some(length)
     }
 
     /// Whether the letter behind us begins `P(...) =`.

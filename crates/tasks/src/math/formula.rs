@@ -57,7 +57,7 @@ fn closing(rest: &str, close: &str) -> Option<usize> {
     let bytes = rest.as_bytes();
     let mut i = 0;
     // No formula of an answer is longer, and the search stays linear.
-    let limit = rest.len().min(4_000);
+    let limit = rest.len().min(2_000);
     while i < limit {
         if rest.is_char_boundary(i) && rest[i..].starts_with(close) {
             return Some(i);
@@ -101,11 +101,16 @@ pub fn leading_formula(text: &str) -> Option<String> {
 
 /// The first formula of a text, and those joined to it.
 pub fn first_formula(text: &str) -> Option<String> {
+    let text = &text[..text.floor_char_boundary(MAX_TAIL)];
     joined(text, &formulas(text))
 }
 
+/// Bytes at the end of a text in which the last formula is looked for.
+const MAX_TAIL: usize = 12_000;
+
 /// The last formula of a text with those before it that are joined to it, or a bare fraction behind all of them.
 pub fn last_formula(text: &str) -> Option<String> {
+    let text = &text[text.ceil_char_boundary(text.len().saturating_sub(MAX_TAIL))..];
     let found = formulas(text);
     let fraction = text.rfind("\\frac").into_iter().chain(text.rfind("\\dfrac")).max();
     if let Some(at) = fraction

@@ -5,6 +5,7 @@ use num_rational::{BigRational, Ratio};
 use num_traits::{One, Signed, ToPrimitive, Zero};
 
 use super::poly::{Atom, Exponent, Monomial, Poly, TooLarge};
+use super::work::charge;
 
 /// Numerator over denominator; the denominator is 1 wherever it has a single term.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -126,6 +127,7 @@ pub fn prime_powers(value: &BigRational) -> Result<Vec<(BigUint, i64)>, TooLarge
         if part.bits() > 4_096 {
             return Err(TooLarge);
         }
+        charge(if part.bits() <= 20 { 20 } else { 4_000 + part.bits() }).ok_or(TooLarge)?;
         factor(part, sign, &mut found);
     }
     Ok(found)
@@ -166,8 +168,7 @@ fn factor(mut rest: BigUint, sign: i64, found: &mut Vec<(BigUint, i64)>) {
     for degree in [3, 2] {
         let root = rest.nth_root(degree);
         if num_traits::Pow::pow(&root, degree) == rest {
-            found.push((root, sign * i64::from(degree)));
-            return;
+            return factor(root, sign * i64::from(degree), found);
         }
     }
     found.push((rest, sign));

@@ -6,6 +6,9 @@ use super::token::{Token, fold_char, greek, is_unit, relation, word_command};
 /// More tokens than this are no answer.
 pub const MAX_TOKENS: usize = 2_000;
 
+/// Deepest nesting of `\text{}`.
+const MAX_TEXT_DEPTH: usize = 12;
+
 /// A token, and whether white space stands before it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lexed {
@@ -17,6 +20,10 @@ pub struct Lexed {
 
 /// Splits `text` into tokens; `None` when there are too many or braces of a command do not close.
 pub fn tokens(text: &str) -> Option<Vec<Lexed>> {
+    tokens_inside(text, 0)
+}
+
+fn tokens_inside(text: &str, depth: usize) -> Option<Vec<Lexed>> {
     let mut folded = String::with_capacity(text.len());
     for c in text.chars() {
         match fold_char(c) {
@@ -27,7 +34,7 @@ pub fn tokens(text: &str) -> Option<Vec<Lexed>> {
     }
     let doubled = !folded.contains("\\begin");
     let mut lexer =
-        Lexer { chars: folded.chars().collect(), at: 0, out: Vec::new(), spaced: false, brackets: 0, doubled };
+        Lexer { chars: folded.chars().collect(), at: 0, out: Vec::new(), spaced: false, brackets: 0, doubled, depth };
     lexer.run()?;
     Some(lexer.out)
 }
@@ -41,6 +48,8 @@ struct Lexer {
     brackets: usize,
     /// Whether `\\frac` stands for `\frac`, as in text that was escaped twice.
     doubled: bool,
+    /// How many commands for text stand around this.
+    depth: usize,
 }
 
 /// Commands without meaning for the value.
@@ -316,7 +325,10 @@ impl Lexer {
             };
             self.push(Token::Letter(bold));
         } else if letters == 0 || inner.contains('\\') || (font && letters == 1) || inner.contains('$') {
-            let inside = tokens(inner)?;
+            if self.depth >= MAX_TEXT_DEPTH {
+                return None;
+            }
+            let inside = tokens_inside(inner, self.depth + 1)?;
             if self.out.len() + inside.len() > MAX_TOKENS {
                 return None;
             }

@@ -251,9 +251,16 @@ fn boxes(text: &str) -> Vec<Boxed<'_>> {
     let mut found: Vec<Boxed<'_>> = Vec::new();
     let bytes = text.as_bytes();
     let mut at = 0;
-    while let Some(next) = text[at..].find("\\boxed").into_iter().chain(text[at..].find("\\fbox")).min() {
+    while let Some(next) = text[at..].find('\\') {
         let begin = at + next;
-        let name = if text[begin..].starts_with("\\boxed") { 6 } else { 5 };
+        let name = match &bytes[begin + 1..] {
+            [b'b', b'o', b'x', b'e', b'd', ..] => 6,
+            [b'f', b'b', b'o', b'x', ..] => 5,
+            _ => {
+                at = begin + 1;
+                continue;
+            }
+        };
         let mut open = begin + name;
         while bytes.get(open) == Some(&b' ') {
             open += 1;

@@ -30,6 +30,7 @@ pub mod relation;
 pub mod scalar;
 pub mod token;
 pub mod words;
+pub mod work;
 
 use crate::problem::Verdict;
 use compare::{Rounding, answers_equal};

@@ -213,6 +213,12 @@ impl Node {
         test(self) || self.children().into_iter().any(|child| child.any(test))
     }
 
+    /// Whether some part lies deeper than `limit` levels.
+    pub fn is_deeper_than(&self, limit: usize) -> bool {
+        let below = self.children();
+        !below.is_empty() && (limit == 0 || below.into_iter().any(|child| child.is_deeper_than(limit - 1)))
+    }
+
     /// A whole number.
     pub fn integer(value: i64) -> Self {
         Self::Number { value: BigRational::from_integer(value.into()), decimals: None }

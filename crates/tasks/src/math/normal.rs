@@ -7,13 +7,15 @@ use num_traits::{One, Signed, Zero};
 
 use super::fraction::{Fraction, prime_powers, rational_power, small_exponent, small_integer};
 use super::node::{Constant, Node};
-use super::poly::{Atom, Exponent, Monomial, Poly, TooLarge, too_long};
+use super::poly::{Atom, Exponent, MAX_BITS, Monomial, Poly, TooLarge, too_long};
+use super::work::charge;
 
 /// The normal form of a scalar.
 ///
 /// # Errors
 /// [`TooLarge`], also for what is not a scalar or has no value, such as 1/0.
 pub fn normal_form(node: &Node) -> Result<Fraction, TooLarge> {
+    charge(5).ok_or(TooLarge)?;
     match node {
         Node::Number { value, .. } => {
             if too_long(value) {
@@ -303,7 +305,7 @@ fn of_constants(name: &str, values: &[BigRational]) -> Option<Result<Fraction, T
         ("lcm", [_, ..]) => integers()?.iter().fold(BigInt::one(), |a, b| num_integer::Integer::lcm(&a, b)).into(),
         ("factorial", [x]) => {
             let n = small_integer(x).filter(|n| *n >= 0)?;
-            if n > 2_000 {
+            if n > 1_000 {
                 return Some(Err(TooLarge));
             }
             (1..=n).fold(BigInt::one(), |p, k| p * k).into()
@@ -314,10 +316,14 @@ fn of_constants(name: &str, values: &[BigRational]) -> Option<Result<Fraction, T
                 return Some(Ok(rational(0, 1)));
             }
             let k = k.min(n - k);
-            if k > 3_000 {
-                return Some(Err(TooLarge));
+            let mut product = BigInt::one();
+            for j in 0..k {
+                product = product * (n - j) / (j + 1);
+                if product.bits() > MAX_BITS {
+                    return Some(Err(TooLarge));
+                }
             }
-            (0..k).fold(BigInt::one(), |p, j| p * (n - j) / (j + 1)).into()
+            product.into()
         }
         ("log", [x, base]) if x.is_one() && base.is_positive() && !base.is_one() => BigRational::zero(),
         ("ln", [x]) if x.is_one() => BigRational::zero(),

@@ -9,6 +9,8 @@ use super::token::Token;
 
 /// Deepest nesting that is read.
 pub const MAX_DEPTH: usize = 64;
+/// Deepest tree that is compared.
+pub const MAX_TREE_DEPTH: usize = 200;
 /// Longest answer in bytes that is read.
 pub const MAX_BYTES: usize = 4_000;
 
@@ -40,7 +42,11 @@ pub fn parse(text: &str) -> Result<Node, ParseError> {
     }
     let mut parser = Parser { tokens, at: 0, depth: 0, bars: 0, in_set: 0 };
     let node = parser.answer()?;
-    if parser.at < parser.tokens.len() { Err(ParseError::Syntax) } else { Ok(node) }
+    if parser.at < parser.tokens.len() {
+        return Err(ParseError::Syntax);
+    }
+    // Chains such as `a/b/c` and `5!!!` nest without brackets.
+    if node.is_deeper_than(MAX_TREE_DEPTH) { Err(ParseError::TooLarge) } else { Ok(node) }
 }
 
 pub(super) type Parsed = Result<Node, ParseError>;

@@ -12,6 +12,7 @@ use num_rational::{BigRational, Ratio};
 use num_traits::{CheckedAdd, CheckedMul, One, Pow, Signed, ToPrimitive, Zero};
 
 use super::fraction::Fraction;
+use super::work::charge;
 
 /// An exponent.
 pub type Exponent = Ratio<i64>;
@@ -21,7 +22,9 @@ const MAX_TERMS: usize = 500;
 /// Most products of terms in one multiplication.
 const MAX_PRODUCTS: usize = 20_000;
 /// Most bits of a coefficient.
-pub const MAX_BITS: u64 = 40_000;
+pub const MAX_BITS: u64 = 10_000;
+/// Largest numerator and denominator of an exponent; products of two still fit their type.
+const MAX_EXPONENT: i64 = 1 << 40;
 
 /// The expression is too large for a normal form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +117,9 @@ fn normalised(factors: Vec<(Atom, Exponent)>) -> Result<(BigRational, Monomial),
     let mut coefficient = BigRational::one();
     let mut kept = Vec::with_capacity(factors.len());
     for (atom, mut exponent) in factors {
+        if exponent.numer().abs() > MAX_EXPONENT || *exponent.denom() > MAX_EXPONENT {
+            return Err(TooLarge);
+        }
         match &atom {
             Atom::Prime(p) => {
                 let whole = exponent.floor().to_integer();
@@ -193,6 +199,7 @@ impl Poly {
     /// # Errors
     /// Too many terms.
     pub fn plus(&self, other: &Self) -> Result<Self, TooLarge> {
+        charge((self.0.len() + other.0.len()) as u64).ok_or(TooLarge)?;
         let mut terms = self.0.clone();
         for (monomial, coefficient) in &other.0 {
             add_term(&mut terms, monomial.clone(), coefficient.clone());
@@ -216,6 +223,10 @@ impl Poly {
         if self.0.len() * other.0.len() > MAX_PRODUCTS {
             return Err(TooLarge);
         }
+        let longest = |p: &Self| p.0.values().map(|c| c.numer().bits() + c.denom().bits()).max().unwrap_or(0);
+        // Fractions are reduced after each step, which takes time quadratic in their digits.
+        let each = 3 + (longest(self) + longest(other)).pow(2) / 8_000;
+        charge((self.0.len() * other.0.len()) as u64 * each).ok_or(TooLarge)?;
         let mut terms = BTreeMap::new();
         for (a, x) in &self.0 {
             for (b, y) in &other.0 {
@@ -269,8 +280,15 @@ impl Poly {
                 plain(atom)
                     && (!matches!(atom, Atom::I) || e.is_integer())
                     && (!matches!(atom, Atom::Variable(_)) || e.is_integer())
+                    && (!matches!(atom, Atom::Prime(_)) || (e.is_positive() && *e < Exponent::one()))
             })
         })
+    }
+
+    /// Whether it is one term in powers of primes that are known to be prime.
+    pub fn is_product_of_primes(&self) -> bool {
+        let small = |atom: &Atom| matches!(atom, Atom::Prime(p) if p.to_u32().is_some());
+        self.single().is_some_and(|(monomial, _)| monomial.0.iter().all(|(atom, _)| small(atom)))
     }
 
     /// The greatest common divisor of the coefficients, positive.

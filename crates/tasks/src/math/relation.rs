@@ -40,6 +40,10 @@ fn is_name(node: &Node) -> bool {
 pub fn assignment(node: &Node) -> Option<(&Node, &Node)> {
     match node {
         Node::Chain { terms, .. } if is_equation(node) && is_name(&terms[0]) => Some((&terms[0], terms.last()?)),
+        // `5 = x`
+        Node::Chain { terms, ops } if is_equation(node) && ops.len() == 1 && matches!(terms[1], Node::Symbol(_)) => {
+            terms[0].symbols().is_empty().then_some((&terms[1], &terms[0]))
+        }
         Node::Member(name, set) if is_name(name) => Some((name, set)),
         _ => None,
     }

@@ -3,11 +3,12 @@
 //! 10^-30 of the size of the sides, at every point that could be evaluated, counts as equality.
 
 use num_rational::BigRational;
-use num_traits::{Signed, ToPrimitive, Zero};
+use num_traits::{One, Signed, ToPrimitive, Zero};
 
 use super::enclose::{Context, Real};
 use super::evaluate::{Evaluator, SAMPLES, needs_whole};
 use super::node::Node;
+use super::fraction::Fraction;
 use super::normal::normal_form;
 
 /// What a comparison found.
@@ -75,9 +76,24 @@ pub fn exactly_equal(a: &Node, b: &Node) -> Equality {
             if difference.is_canonical() {
                 return Equality::Different;
             }
+            if let Some(equal) = ratio_is_one(&x, &y) {
+                return Equality::from_bool(equal);
+            }
         }
     }
     probe(a, b)
+}
+
+/// Whether two products of powers of primes are equal: by unique factorisation their quotient tells, however large they
+/// are. `None` for anything else.
+fn ratio_is_one(x: &Fraction, y: &Fraction) -> Option<bool> {
+    x.top.single().filter(|_| x.is_whole())?;
+    y.top.single().filter(|_| y.is_whole())?;
+    let ratio = x.over(y).ok()??;
+    match ratio.as_constant() {
+        Some(value) => Some(value.is_one()),
+        None => (ratio.is_whole() && ratio.top.is_product_of_primes()).then_some(false),
+    }
 }
 
 /// Compares enclosures at the sample points.
@@ -160,8 +176,8 @@ pub fn written_decimals(node: &Node) -> Option<u32> {
 }
 
 /// Whether two real constants, one of them written as a decimal number, agree when both are rounded to `decimals` places
-/// and to four significant digits.
-pub fn equal_rounded(a: &Node, b: &Node, decimals: u32) -> Equality {
+/// and, unless `coarse`, to four significant digits.
+pub fn equal_rounded(a: &Node, b: &Node, decimals: u32, coarse: bool) -> Equality {
     if a.symbols().len() + b.symbols().len() > 0 {
         return Equality::Different;
     }
@@ -170,7 +186,7 @@ pub fn equal_rounded(a: &Node, b: &Node, decimals: u32) -> Equality {
     match (rational_value(a), rational_value(b)) {
         (Some(x), Some(y)) => {
             let rounded = |v: &BigRational| (v * &scale + &half).floor();
-            let close = (&x - &y).abs() * BigRational::from_integer(10_000.into()) <= x.abs().max(y.abs());
+            let close = coarse || (&x - &y).abs() * BigRational::from_integer(10_000.into()) <= x.abs().max(y.abs());
             Equality::from_bool(close && rounded(&x) == rounded(&y))
         }
         _ => {
@@ -178,7 +194,7 @@ pub fn equal_rounded(a: &Node, b: &Node, decimals: u32) -> Equality {
                 real_value(node)?.times(&Real::rational(&scale)?)?.plus(&Real::rational(&half)?)?.floor()
             };
             let (Some(x), Some(y)) = (real_value(a), real_value(b)) else { return Equality::Different };
-            if (x.middle() - y.middle()).abs() * 10_000.0 > x.middle().abs().max(y.middle().abs()) {
+            if !coarse && (x.middle() - y.middle()).abs() * 10_000.0 > x.middle().abs().max(y.middle().abs()) {
                 return Equality::Different;
             }
             match (rounded(a), rounded(b)) {

@@ -22,17 +22,35 @@ pub fn folded(text: &str) -> String {
         "\\ ",
         "\\quad",
     ] {
-        text = text.replace(command, "");
+        text = text.replace(command, " ");
     }
-    let kept: String = text
-        .chars()
-        .filter(|c| !c.is_whitespace() && !matches!(c, '$' | '{' | '}' | '\\' | '*' | '"' | '\'' | '`' | '~'))
-        .collect();
-    let kept = kept.trim_matches(['.', ',', ';', ':', '!', '。', '，']).to_owned();
+    // What is left of a formula keeps its braces: `\frac{1}{23}` is not `\frac{12}{3}`.
+    let formula = text.contains(['\\', '^', '_']);
+    let dropped = |c: char| {
+        c.is_whitespace() || matches!(c, '$' | '"' | '`' | '~') || (!formula && matches!(c, '{' | '}' | '\\'))
+    };
+    let text = text.trim_matches(['*', ' ']);
+    let text = text.strip_prefix('\'').and_then(|t| t.strip_suffix('\'')).unwrap_or(text);
+    let mut kept = String::with_capacity(text.len());
+    let mut gap = false;
+    for c in text.chars() {
+        if dropped(c) {
+            gap = true;
+            continue;
+        }
+        // "1 2" is not "12"
+        let digits = c.is_ascii_digit() && kept.ends_with(|c: char| c.is_ascii_digit());
+        if gap && (digits || (formula && c.is_alphanumeric() && kept.ends_with(char::is_alphanumeric))) {
+            kept.push(' ');
+        }
+        kept.push(c);
+        gap = false;
+    }
+    let kept = kept.trim_end_matches(['.', ',', ';', ':', '。', '，']).trim_start_matches([',', ';', ':']).to_owned();
     if kept.chars().count() < 2 {
         return kept;
     }
-    let lower = kept.to_lowercase();
+    let lower = if formula { kept } else { kept.to_lowercase() };
     // "p.m." is "pm"; the points of numbers stay.
     let chars: Vec<char> = lower.chars().collect();
     let letter = |i: Option<usize>| i.and_then(|i| chars.get(i)).is_some_and(|c| c.is_alphabetic());
