@@ -1,7 +1,7 @@
 //! Whether an answer equals the reference: the forms an answer can take, and which of them may stand for each other. The
 //! reference sets the form: a tuple keeps its order whatever the answer looks like, a set has none.
 
-use super::node::{Joint, Node};
+use super::node::{Joint, Node, Relation};
 use super::prepare::prepare;
 use super::region::{is_region, region, regions_equal};
 use super::relation::{assignment, is_equation, last_side, relations_equal};
@@ -52,10 +52,13 @@ impl Comparison {
                 }
                 return relations_equal(gold, answer);
             }
-            (Some((_, value)), None) if !is_relational(answer) => return self.relations(value, answer),
+            (Some((_, value)), None) if !is_relational(answer) => {
+                return self.relations(value, answer).or(|| self.exact_side(gold, |side| self.relations(side, answer)));
+            }
             (None, _) if !is_relational(gold) => {
                 if let Some(value) = last_side(answer) {
-                    return self.relations(gold, value);
+                    let exact = || self.exact_side(answer, |side| self.relations(gold, side));
+                    return self.relations(gold, value).or(exact);
                 }
                 if let Node::List(items, Joint::Comma | Joint::And) = answer
                     && matches!(gold, Node::Tuple { .. } | Node::List(..) | Node::Set(_))
@@ -81,6 +84,13 @@ impl Comparison {
         self.values(gold, answer)
     }
 
+    /// What stands in front of `\approx`, compared.
+    fn exact_side(&self, node: &Node, same: impl Fn(&Node) -> Equality) -> Equality {
+        let Node::Chain { terms, ops } = node else { return Equality::Different };
+        let at = ops.iter().position(|op| *op == Relation::Approx);
+        at.map_or(Equality::Different, |at| same(&terms[at]))
+    }
+
     /// At least one side holds relations.
     fn relational(&self, gold: &Node, answer: &Node) -> Equality {
         if let (Node::Chain { .. }, Node::Chain { .. }) = (gold, answer) {
@@ -100,7 +110,7 @@ impl Comparison {
             return Equality::Different;
         }
         // For a bracketed pair that may be a point, only a relation as reference makes it an interval.
-        if !is_relational(gold) && !is_region(gold) {
+        if !is_relational(gold) && !is_region(gold) && !matches!(gold, Node::Member(..)) {
             return Equality::Different;
         }
         match (region(gold), region(answer)) {

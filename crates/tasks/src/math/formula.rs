@@ -136,6 +136,9 @@ fn bare_fraction(text: &str, at: usize) -> Option<String> {
     for _ in 0..2 {
         let mut depth = 0usize;
         let begin = end;
+        if !matches!(text.as_bytes().get(begin), Some(b'{' | b'0'..=b'9')) {
+            return None;
+        }
         for (i, byte) in text.bytes().enumerate().skip(begin).take(400) {
             match byte {
                 b'{' => depth += 1,

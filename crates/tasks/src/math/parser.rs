@@ -217,7 +217,7 @@ impl Parser {
             && matches!(self.peek_at(1), Some(Token::Sign('(' | '[') | Token::SetOpen))
     }
 
-    /// Ratios: `2:3` is a quotient, `1:2:3` keeps its parts.
+    /// Ratios: `2:3` is a quotient, `1:2:3` the share of each part in the last.
     fn ratio(&mut self) -> Parsed {
         let first = self.sum()?;
         if self.in_set > 0 || self.peek() != Some(&Token::Sign(':')) {
@@ -230,7 +230,9 @@ impl Parser {
         Ok(if let [a, b] = parts.as_slice() {
             Node::Quotient(Box::new(a.clone()), Box::new(b.clone()))
         } else {
-            Node::Call("ratio".into(), parts)
+            let last = parts[parts.len() - 1].clone();
+            let share = |part: Node| Node::Quotient(Box::new(part), Box::new(last.clone()));
+            Node::Tuple { open: ':', close: ':', items: parts.into_iter().map(share).collect() }
         })
     }
 

@@ -176,17 +176,18 @@ pub fn written_decimals(node: &Node) -> Option<u32> {
 }
 
 /// Whether two real constants, one of them written as a decimal number, agree when both are rounded to `decimals` places
-/// and, unless `coarse`, to four significant digits.
+/// and, unless `coarse`, are as close in proportion to their size; so small numbers are not all zero.
 pub fn equal_rounded(a: &Node, b: &Node, decimals: u32, coarse: bool) -> Equality {
     if a.symbols().len() + b.symbols().len() > 0 {
         return Equality::Different;
     }
     let scale = BigRational::from_integer(num_traits::Pow::pow(num_bigint::BigInt::from(10), decimals.min(30)));
     let half = BigRational::new(1.into(), 2.into());
+    let places = decimals.saturating_sub(2).min(30);
     match (rational_value(a), rational_value(b)) {
         (Some(x), Some(y)) => {
             let rounded = |v: &BigRational| (v * &scale + &half).floor();
-            let close = coarse || (&x - &y).abs() * BigRational::from_integer(10_000.into()) <= x.abs().max(y.abs());
+            let close = coarse || (&x - &y).abs() * BigRational::from_integer(num_bigint::BigInt::from(10).pow(places)) <= x.abs().max(y.abs());
             Equality::from_bool(close && rounded(&x) == rounded(&y))
         }
         _ => {
@@ -194,7 +195,7 @@ pub fn equal_rounded(a: &Node, b: &Node, decimals: u32, coarse: bool) -> Equalit
                 real_value(node)?.times(&Real::rational(&scale)?)?.plus(&Real::rational(&half)?)?.floor()
             };
             let (Some(x), Some(y)) = (real_value(a), real_value(b)) else { return Equality::Different };
-            if !coarse && (x.middle() - y.middle()).abs() * 10_000.0 > x.middle().abs().max(y.middle().abs()) {
+            if !coarse && (x.middle() - y.middle()).abs() * 10f64.powi(places as i32) > x.middle().abs().max(y.middle().abs()) {
                 return Equality::Different;
             }
             match (rounded(a), rounded(b)) {

@@ -34,20 +34,25 @@ impl Random {
         ((self.next() >> 32) * n as u64 >> 32) as usize
     }
 
+    fn piece(&mut self) -> &'static str {
+        PIECES[self.below(PIECES.len())]
+    }
+
     /// A string of one of four kinds: bytes, printable ASCII, pieces, or a well-formed formula with one change.
     fn string(&mut self) -> String {
         let kind = self.below(8);
-        let length = 1 + self.below(if self.below(16) == 0 { 60 } else { 14 });
+        let longest = if self.below(16) == 0 { 60 } else { 14 };
+        let length = 1 + self.below(longest);
         match kind {
             0 => String::from_utf8_lossy(&(0..length).map(|_| self.next() as u8).collect::<Vec<_>>()).into_owned(),
             1 => (0..length).map(|_| char::from(32 + self.below(95) as u8)).collect(),
-            2..=4 => (0..length).map(|_| PIECES[self.below(PIECES.len())]).collect(),
+            2..=4 => (0..length).map(|_| self.piece()).collect(),
             _ => {
                 let mut text = String::new();
                 self.formula(&mut text, 3);
                 if self.below(2) == 0 {
                     let at = text.floor_char_boundary(self.below(text.len() + 1));
-                    text.insert_str(at, PIECES[self.below(PIECES.len())]);
+                    text.insert_str(at, self.piece());
                 }
                 text
             }

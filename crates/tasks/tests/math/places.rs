@@ -23,7 +23,7 @@ fn boxes() {
     finds(r"\fbox{7}", "7", Place::Boxed);
     finds(r"cut off: \boxed{12", "12", Place::Boxed);
     finds(r"\boxed{\text{(C)}} because 5", r"\text{(C)}", Place::Boxed);
-    finds(r"\boxed{ 3 } \boxed{4", "4", Place::Boxed);
+    finds(r"\boxed{ 3 } is too small, so \boxed{4", "4", Place::Boxed);
 }
 
 #[test]
