@@ -4,6 +4,12 @@ use super::node::{Constant, Node};
 use super::parser::{ParseError, Parsed, Parser};
 use super::token::{FUNCTIONS, Token};
 
+/// Commands that are no names: relations and signs that the grammar has no place for.
+const STRUCTURAL: [&str; 17] = [
+    "to", "rightarrow", "Rightarrow", "implies", "iff", "mid", "nmid", "forall", "exists", "subset", "subseteq", "sim",
+    "cong", "perp", "parallel", "therefore", "because",
+];
+
 impl Parser {
     /// An atom that begins with a command.
     pub(super) fn command_atom(&mut self) -> Parsed {
@@ -55,9 +61,34 @@ impl Parser {
             "angle" => self.postfixed(),
             "ldots" => Ok(Node::Symbol("…".into())),
             "operatorname" | "mathop" => Err(ParseError::Syntax),
+            "sum" | "prod" | "int" | "lim" | "bigcup" | "bigcap" => self.operator(&name),
             _ if FUNCTIONS.contains(&name.as_str()) => self.function(&name),
+            // A command without arguments that nobody knows is a name.
+            _ if !matches!(self.peek(), Some(Token::Sign('{' | '['))) && !STRUCTURAL.contains(&name.as_str()) => {
+                Ok(Node::Symbol(format!("\\{name}").into()))
+            }
             _ => Err(ParseError::Syntax),
         }
+    }
+
+    /// `\sum_{k=1}^{n}` and the like with the factors behind it. The limits are part of the name, so only what is under
+    /// the sign is compared as an expression.
+    fn operator(&mut self, name: &str) -> Parsed {
+        let mut limits = [String::new(), String::new()];
+        for _ in 0..2 {
+            let place = match self.peek() {
+                Some(Token::Sign('_')) => 0,
+                Some(Token::Sign('^')) => 1,
+                _ => break,
+            };
+            self.at += 1;
+            let begin = self.at;
+            self.argument()?;
+            let tokens: Vec<&Token> = self.tokens[begin..self.at].iter().map(|l| &l.token).collect();
+            limits[place] = format!("{tokens:?}");
+        }
+        let body = self.deeper(Self::product)?;
+        Ok(Node::Call(format!("operator {name} {limits:?}").into(), vec![body]))
     }
 
     /// `\frac` with its arguments in any of the usual short forms.

@@ -3,7 +3,7 @@
 
 use super::node::{Joint, Node, Relation};
 use super::prepare::prepare;
-use super::region::{is_region, region, regions_equal};
+use super::region::{is_region, region, regions_equal, substitute};
 use super::relation::{assignment, is_equation, last_side, relations_equal};
 use super::work;
 use super::scalar::{Equality, equal_rounded, exactly_equal, written_decimals};
@@ -44,13 +44,22 @@ impl Comparison {
         match (assignment(gold), assignment(answer)) {
             (Some((a, x)), Some((b, y))) => {
                 if a == b {
-                    return self.relations(x, y);
+                    let exact = |side: &Node, other: &Node| self.relations(side, other);
+                    return (self.relations(x, y))
+                        .or(|| self.exact_side(gold, |side| exact(side, y)))
+                        .or(|| self.exact_side(answer, |side| exact(x, side)));
+                }
+                if let Some(renamed) = renamed(a, b, y) {
+                    return self.relations(x, &renamed);
                 }
                 if !x.is_scalar() || !y.is_scalar() {
                     // `x \in (1,2]` and `1 < x \le 2` have been told apart before; other names are other answers.
                     return Equality::Different;
                 }
                 return relations_equal(gold, answer);
+            }
+            (None, None) if is_equation(gold) && !is_relational(answer) && is_run(gold) => {
+                return self.relations(last_side(gold).unwrap_or(gold), answer);
             }
             (Some((_, value)), None) if !is_relational(answer) => {
                 return self.relations(value, answer).or(|| self.exact_side(gold, |side| self.relations(side, answer)));
@@ -230,6 +239,22 @@ impl Comparison {
     }
 }
 
+/// The value of `f(t) = ...` with the arguments of the same function on the other side.
+fn renamed(a: &Node, b: &Node, value: &Node) -> Option<Node> {
+    let (Node::Call(f, xs), Node::Call(g, ys)) = (a, b) else { return None };
+    if f != g || !f.starts_with("function ") || xs.len() != ys.len() || ys.len() > 4 {
+        return None;
+    }
+    let clashes = |y: &Node| xs.contains(y) && !ys.iter().zip(xs).any(|(b, a)| a == y && b == y);
+    if ys.iter().any(clashes) {
+        return None;
+    }
+    xs.iter().zip(ys).try_fold(value.clone(), |value, pair| match pair {
+        (Node::Symbol(_), Node::Symbol(old)) => Some(substitute(&value, old, pair.0)),
+        _ => None,
+    })
+}
+
 /// Numbers with a base, of which at least one states it.
 fn based(gold: &Node, answer: &Node) -> Option<Equality> {
     let plain = |node: &Node| match node {
@@ -252,6 +277,11 @@ fn elements_in_order(node: &Node) -> &[Node] {
         Node::Tuple { items, .. } | Node::List(items, _) | Node::Set(items) => items,
         _ => &[],
     }
+}
+
+/// A calculation such as `1 + 1 = 4/2 = 2`, which states its last side.
+fn is_run(node: &Node) -> bool {
+    matches!(node, Node::Chain { terms, .. } if terms.len() > 2)
 }
 
 /// Whether a node is a relation or a list with relations.

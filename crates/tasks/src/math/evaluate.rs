@@ -116,7 +116,7 @@ impl Evaluator<'_> {
         if name.starts_with("function ") {
             return self.variable(&format!("{name}{items:?}"));
         }
-        if name == "det" {
+        if name == "det" || name.starts_with("operator ") {
             return None;
         }
         let arguments = items.iter().map(|item| self.value(item)).collect::<Option<Vec<_>>>()?;

@@ -108,15 +108,17 @@ pub fn first_formula(text: &str) -> Option<String> {
 /// Bytes at the end of a text in which the last formula is looked for.
 const MAX_TAIL: usize = 12_000;
 
-/// The last formula of a text with those before it that are joined to it, or a bare fraction behind all of them.
-pub fn last_formula(text: &str) -> Option<String> {
-    let text = &text[text.ceil_char_boundary(text.len().saturating_sub(MAX_TAIL))..];
+/// The last formula of a text with those before it that are joined to it, or a bare fraction behind all of them, and where
+/// it ends.
+pub fn last_formula(text: &str) -> Option<(String, usize)> {
+    let skipped = text.ceil_char_boundary(text.len().saturating_sub(MAX_TAIL));
+    let text = &text[skipped..];
     let found = formulas(text);
     let fraction = text.rfind("\\frac").into_iter().chain(text.rfind("\\dfrac")).max();
     if let Some(at) = fraction
         && found.last().is_none_or(|f| f.end <= at)
     {
-        return bare_fraction(text, at);
+        return bare_fraction(text, at).map(|(fraction, end)| (fraction, skipped + end));
     }
     let mut begin = found.len().checked_sub(1)?;
     while begin > 0 {
@@ -127,11 +129,12 @@ pub fn last_formula(text: &str) -> Option<String> {
         }
         begin -= 1;
     }
-    joined(text, &found[begin..])
+    let end = skipped + found[found.len() - 1].end;
+    joined(text, &found[begin..]).map(|formula| (formula, end))
 }
 
 /// `-\frac{1}{2}` without signs around it.
-fn bare_fraction(text: &str, at: usize) -> Option<String> {
+fn bare_fraction(text: &str, at: usize) -> Option<(String, usize)> {
     let mut end = at + text[at..].find('{')?;
     for _ in 0..2 {
         let mut depth = 0usize;
@@ -155,5 +158,5 @@ fn bare_fraction(text: &str, at: usize) -> Option<String> {
         }
     }
     let sign = if text[..at].ends_with('-') { "-" } else { "" };
-    Some(format!("{sign}{}", &text[at..end]))
+    Some((format!("{sign}{}", &text[at..end]), end))
 }

@@ -1,7 +1,9 @@
 //! From the text of one answer to tokens. LaTeX and plain text go through the same rules; spacing, sizes and fonts disappear.
 
 use super::node::Relation;
-use super::token::{Token, fold_char, greek, is_unit, relation, word_command};
+use super::token::{
+    FONT_COMMANDS, IGNORED, TEXT_COMMANDS, Token, fold_char, greek, is_unit, relation, word_command,
+};
 
 /// More tokens than this are no answer.
 pub const MAX_TOKENS: usize = 2_000;
@@ -51,68 +53,6 @@ struct Lexer {
     /// How many commands for text stand around this.
     depth: usize,
 }
-
-/// Commands without meaning for the value.
-const IGNORED: [&str; 38] = [
-    "left",
-    "right",
-    "mleft",
-    "mright",
-    "big",
-    "Big",
-    "bigg",
-    "Bigg",
-    "bigl",
-    "bigr",
-    "Bigl",
-    "Bigr",
-    "biggl",
-    "biggr",
-    "Biggl",
-    "Biggr",
-    "displaystyle",
-    "textstyle",
-    "scriptstyle",
-    "limits",
-    "nolimits",
-    "quad",
-    "qquad",
-    "mathstrut",
-    "hfill",
-    "boxed",
-    "fbox",
-    "rm",
-    "bf",
-    "it",
-    "tt",
-    "middle",
-    "thinspace",
-    "medspace",
-    "thickspace",
-    "negthinspace",
-    "space",
-    "enspace",
-];
-
-/// Commands around words.
-const TEXT_COMMANDS: [&str; 12] = [
-    "text",
-    "textbf",
-    "textit",
-    "textrm",
-    "textsf",
-    "texttt",
-    "textnormal",
-    "mbox",
-    "hbox",
-    "textup",
-    "mathbin",
-    "emph",
-];
-
-/// Commands around letters of mathematics.
-const FONT_COMMANDS: [&str; 9] =
-    ["mathrm", "mathbf", "mathit", "mathsf", "mathtt", "mathcal", "operatorname", "boldsymbol", "bm"];
 
 impl Lexer {
     fn peek(&self, ahead: usize) -> Option<char> {
@@ -237,6 +177,14 @@ impl Lexer {
     }
 
     fn named(&mut self, name: String) -> Option<()> {
+        // `\quadx_1` can only be a space and a letter.
+        if let Some(rest) = name.strip_prefix("qquad").or_else(|| name.strip_prefix("quad"))
+            && !rest.is_empty()
+        {
+            self.at -= rest.len();
+            self.spaced = true;
+            return Some(());
+        }
         if IGNORED.contains(&name.as_str()) {
             if matches!(name.as_str(), "left" | "right") && self.peek(0) == Some('.') {
                 self.at += 1;
@@ -348,7 +296,13 @@ impl Lexer {
         let after_number = self.out.last().is_some_and(|l| {
             matches!(l.token, Token::Digits(_) | Token::Sign(')' | '}' | '%') | Token::Text(_) | Token::Command(_))
         });
-        if matches!(word.as_str(), "and" | "or") {
+        // `x=1orx=2`
+        let glued = ["and", "or"].into_iter().find(|w| word.strip_prefix(w).is_some_and(|rest| rest.len() == 1));
+        if let Some(connective) = glued.filter(|_| after_number && begin > 0 && self.chars[begin - 1] != ' ') {
+            self.push(Token::Text(connective.to_owned()));
+            self.at -= 1;
+            self.word();
+        } else if matches!(word.as_str(), "and" | "or") {
             self.push(Token::Text(word));
         } else if let Some(command) = word_command(&word) {
             self.push(Token::Command(command.to_owned()));
@@ -382,7 +336,7 @@ impl Lexer {
     fn group(&self, from: usize, comma: bool) -> Option<usize> {
         let rest: String = self.chars[from.min(self.chars.len())..].iter().take(8).collect();
         let separators: &[&str] =
-            if comma { &["{,}\\!", "{,}", ",\\!", ","] } else { &["\\,", "\\!", "\\;", "\\ ", " "] };
+            if comma { &["{,}\\!", "{,}", ",\\! ", ",\\!", ","] } else { &["\\,", "\\!", "\\;", "\\ ", " "] };
         let found = separators.iter().find(|s| rest.starts_with(**s))?;
         if *found == "," && self.brackets > 0 {
             return None;

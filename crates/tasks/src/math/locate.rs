@@ -91,8 +91,21 @@ pub fn locate(response: &str, last_number: bool) -> Option<Located> {
         .or_else(|| hashes(text).and_then(|t| found(t, Place::Hashes)))
         .or_else(|| phrase(&ANSWER).and_then(|t| found(t, Place::Phrase)))
         .or_else(|| whole(text).and_then(|t| found(t, Place::Whole)))
-        .or_else(|| if last_number { last_formula(text).and_then(|t| found(t, Place::Formula)) } else { None })
-        .or_else(|| if last_number { number_in(text, true).and_then(|t| found(t, Place::LastNumber)) } else { None })
+        .or_else(|| if last_number { unannounced(text).and_then(|(t, place)| found(t, place)) } else { None })
+}
+
+/// The last formula, or the last number when it stands in a later sentence or the formula is nothing but names.
+fn unannounced(text: &str) -> Option<(String, Place)> {
+    let Some((formula, end)) = last_formula(text) else {
+        return number_in(text, true).map(|number| (number, Place::LastNumber));
+    };
+    let behind = &text[end..];
+    let names = !formula.contains(|c: char| c.is_ascii_digit());
+    let number = number_in(behind, true).filter(|number| {
+        let before = &behind[..behind.rfind(number.as_str()).unwrap_or(0)];
+        names || formula.trim_end().ends_with('.') || before.contains(['。', '\n']) || before.contains(". ")
+    });
+    Some(number.map_or((formula, Place::Formula), |number| (number, Place::LastNumber)))
 }
 
 /// The text behind the last `####`, up to the end of its line.
@@ -111,7 +124,7 @@ fn within(text: &str, last_number: bool) -> String {
     }
     stated(text)
         .filter(|_| text.len() < MAX_PHRASE)
-        .or_else(|| last_number.then(|| last_formula(text)).flatten())
+        .or_else(|| last_number.then(|| last_formula(text)).flatten().map(|(formula, _)| formula))
         .unwrap_or_else(|| text.to_owned())
 }
 
@@ -124,7 +137,13 @@ fn whole(text: &str) -> Option<String> {
     (!is_prose(text) && parse(text).is_ok()).then(|| text.to_owned())
 }
 
-/// Whether plain text holds words that mathematics has not: two or more letters side by side, with white space around.
+/// Words of two letters that are no product of variables.
+const SHORT_WORDS: [&str; 20] = [
+    "is", "of", "to", "in", "it", "we", "he", "as", "at", "by", "so", "no", "be", "if", "an", "my", "do", "on", "up", "us",
+];
+
+/// Whether plain text holds words that mathematics has not: letters side by side, with white space around; `3xy` is a
+/// product.
 pub fn is_prose(text: &str) -> bool {
     if !text.trim().contains(char::is_whitespace) {
         return false;
@@ -150,7 +169,9 @@ pub fn is_prose(text: &str) -> bool {
         let known = matches!(word, "and" | "or")
             || super::token::word_command(word).is_some()
             || (begin > 0 && super::token::is_unit(word));
-        if word.len() > 1 && depth == 0 && !command && !known {
+        let product = begin > 0 && bytes[begin - 1].is_ascii_digit();
+        let long = word.len() > 2 || SHORT_WORDS.contains(&word.to_ascii_lowercase().as_str());
+        if long && depth == 0 && !command && !known && !product {
             return true;
         }
     }
@@ -190,7 +211,32 @@ fn stated(rest: &str) -> Option<String> {
     {
         return Some(number);
     }
+    if let Some(value) = said_to_be(near) {
+        return Some(value);
+    }
     first_formula(near).or_else(|| number_in(near, false)).or_else(|| Some(sentence.to_owned()))
+}
+
+static IS: LazyLock<Regex> = LazyLock::new(|| {
+    let pattern = r"\b(?:is|are|equals|be)\s+(?:equal\s+to\s+)?|(?:是|为|等于)\s*";
+    Regex::new(pattern).expect("a valid pattern")
+});
+
+static CONDITION: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"(?i)[,;]?\s\b(?:when|if|where|since|because|for|which|as)\b").expect("a valid pattern")
+});
+
+/// "the largest $n$ is 34": the value behind the last verb, before any condition.
+fn said_to_be(sentence: &str) -> Option<String> {
+    let value = |at: usize| {
+        let rest = &sentence[at..];
+        rest.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '\u{2212}' | '$' | '\\' | '.')).then_some(rest)
+    };
+    let end = CONDITION.find_iter(sentence).find(|m| IS.is_match(&sentence[..m.start()])).map(|m| m.start());
+    let verbs = IS.find_iter(&sentence[..end.unwrap_or(sentence.len())]);
+    let rest = verbs.filter_map(|m| value(m.end())).last()?;
+    let plain = || number_in(rest, false).filter(|number| rest.starts_with(number.as_str()));
+    leading_formula(rest).or_else(plain)
 }
 
 /// The first or last number of a text, not glued to letters before it.
@@ -203,6 +249,18 @@ fn number_in(text: &str, last: bool) -> Option<String> {
     let mut all = NUMBER.find_iter(text).filter(free);
     let found = if last { all.last() } else { all.next() }?;
     let mut number = found.as_str().trim();
+    // A decimal comma: `2,74`, but no list `1,2,74`.
+    let before = &text[..found.start()];
+    if last
+        && let Some(whole) = before.strip_suffix(',')
+        && number.starts_with(|c: char| c.is_ascii_digit())
+    {
+        let begin = whole.rfind(|c: char| !c.is_ascii_digit()).map_or(0, |i| i + 1);
+        let begin = if whole.is_char_boundary(begin) { begin } else { whole.len() };
+        if begin < whole.len() && !whole[..begin].ends_with([',', '.', '_']) {
+            return Some(text[begin..found.end()].trim().to_owned());
+        }
+    }
     // `20-5` and `3 - 5` hold a difference, not a negative number.
     let before = text[..found.start()].trim_end().chars().next_back();
     if before.is_some_and(|c| c.is_alphanumeric() || matches!(c, ')' | ']' | '}' | '%')) {
@@ -223,13 +281,7 @@ pub fn boxed(text: &str) -> Option<String> {
     while first > 0 && last - first < MAX_BOXES {
         let (before, after) = (&boxes[first - 1], &boxes[first]);
         let between = text[before.end..after.begin].trim_matches(|c: char| c.is_whitespace() || matches!(c, '$' | '.'));
-        let joined = between.len() < 70
-            && (between.is_empty()
-                || matches!(
-                    between.trim_matches([',', ' ', '$', ';']),
-                    "" | "and" | "or" | "和" | "或" | r"\text{and}" | r"\text{ and }" | r"\text{or}" | r"\text{ or }"
-                ));
-        if !joined {
+        if between.len() >= 70 || !joins(between) {
             break;
         }
         first -= 1;
@@ -237,6 +289,26 @@ pub fn boxed(text: &str) -> Option<String> {
     let mut contents: Vec<&str> = boxes[first..].iter().map(|b| b.content.trim()).collect();
     contents.dedup();
     Some(contents.join(", "))
+}
+
+static WORD: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"\\?[A-Za-z]+|[和或及与]|\p{Han}+|[.!?;=](?:\s|$)").expect("a valid pattern")
+});
+
+/// Whether what stands between two boxes makes them parts of one answer: nothing but signs and spaces, or words with an
+/// "and" or "or" that begin no new thought.
+fn joins(between: &str) -> bool {
+    let (mut connective, mut words) = (false, false);
+    for word in WORD.find_iter(between).map(|m| m.as_str().trim_end()) {
+        match word.to_ascii_lowercase().as_str() {
+            "and" | "or" | "和" | "或" | "及" | "与" => connective = true,
+            "\\quad" | "\\qquad" | "\\text" | "\\mbox" | "\\textbf" | "\\mathrm" | "=" | ";" => {}
+            "but" | "not" | "no" | "then" | "so" | "thus" | "hence" | "wrong" | "wait" | "actually" | "instead" | "however"
+            | "is" | "answer" | "check" | "got" | "get" | "because" | "since" | "." | "!" | "?" => return false,
+            _ => words = true,
+        }
+    }
+    connective || (!words && !between.contains(['+', '-', '*', '/', '<', '>', '=']))
 }
 
 struct Boxed<'a> {

@@ -19,6 +19,7 @@ pub mod formula;
 pub mod fraction;
 pub mod lexer;
 pub mod locate;
+pub mod matrix;
 pub mod node;
 pub mod normal;
 pub mod parser;
@@ -130,10 +131,27 @@ impl Grader {
             return verdict(Equality::from_bool(wanted == chosen));
         }
         match (&self.gold, parse(answer)) {
-            (Ok(gold), Ok(found)) => verdict(answers_equal(gold, &found, self.rounding)),
+            (Ok(gold), Ok(found)) => match verdict(answers_equal(gold, &found, self.rounding)) {
+                Verdict::Incorrect => verdict(self.with_decimal_comma(gold, answer, &found)),
+                decided => decided,
+            },
             (Err(ParseError::TooLarge), _) => Verdict::NotJudged,
+            // What a long reference in words says, only the same words can repeat for certain.
+            (Err(_), _) if self.text.len() > 60 && is_prose(&self.text) => Verdict::NotJudged,
             // An answer that is too large to be read may be right only if the reference is large as well.
             _ => Verdict::Incorrect,
+        }
+    }
+
+    /// `2,75` may be a list or, as in much of Europe, a decimal number: a decimal number on the other side decides.
+    fn with_decimal_comma(&self, gold: &Node, answer: &str, found: &Node) -> Equality {
+        let decimal = |node: &Node| scalar::written_decimals(node).is_some();
+        let pointed = |text: &str| words::decimal_comma(text).and_then(|text| parse(&text).ok());
+        let compared = |gold: &Node, found: &Node| answers_equal(gold, found, self.rounding);
+        match (pointed(&self.text), pointed(answer)) {
+            (None, Some(found)) if decimal(gold) => compared(gold, &found),
+            (Some(gold), None) if decimal(found) => compared(&gold, found),
+            _ => Equality::Different,
         }
     }
 
@@ -154,7 +172,9 @@ fn reference_text(reference: &str) -> Option<String> {
         return boxed(text).filter(|t| !t.is_empty());
     }
     if text.contains("####") || (is_prose(text) && text.len() > 30) {
-        return locate(text, true).map(|l| l.text).or_else(|| Some(text.to_owned()));
+        // Of prose with several formulas and no announcement, none is the answer by itself.
+        let stated = |l: &Located| !matches!(l.place, Place::Formula | Place::LastNumber) || text.matches('$').count() <= 2;
+        return locate(text, true).filter(stated).map(|l| l.text).or_else(|| Some(text.to_owned()));
     }
     let single = text.strip_prefix('$').and_then(|t| t.strip_suffix('$')).filter(|t| !t.contains('$'));
     let text = single.unwrap_or(text).trim();

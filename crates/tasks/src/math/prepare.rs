@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::matrix::worked_out;
 use super::node::{Joint, Node};
 use super::relation::assignment;
 
@@ -22,7 +23,7 @@ pub fn prepare(gold: &Node, answer: &Node) -> (Node, Node) {
 }
 
 fn simplify(node: &Node) -> Node {
-    let node = assigned_list(without_conditions(expand(node)));
+    let node = worked_out(&grouped_list(assigned_list(without_conditions(expand(node)))));
     match node {
         Node::Chain { terms, ops } => {
             // `(x, y) = (1, 2)` and `S = \{1\}` keep their value as it is.
@@ -112,6 +113,25 @@ fn assigned_list(node: Node) -> Node {
     }
     let values = flat(&Node::List(values, *joint));
     Node::Chain { terms: vec![name.clone(), values], ops: vec![super::node::Relation::Equal] }
+}
+
+/// `p = 5, q = 2; p = 7, q = 2` as `(5, 2), (7, 2)`: the same names over and over, each time with values.
+fn grouped_list(node: Node) -> Node {
+    let Node::List(items, joint) = &node else { return node };
+    let Some(pairs) = items.iter().map(assignment).collect::<Option<Vec<_>>>() else { return node };
+    let Some(period) = pairs.iter().skip(1).position(|(name, _)| *name == pairs[0].0).map(|at| at + 1) else {
+        return node;
+    };
+    let repeats = pairs.iter().zip(&pairs[period..]).all(|(a, b)| a.0 == b.0);
+    if period < 2 || pairs.len() % period != 0 || !repeats {
+        return node;
+    }
+    let group = |part: &[(&Node, &Node)]| Node::Tuple {
+        open: '(',
+        close: ')',
+        items: part.iter().map(|(_, value)| (*value).clone()).collect(),
+    };
+    Node::List(pairs.chunks(period).map(group).collect(), *joint)
 }
 
 /// `10 m` as 10.

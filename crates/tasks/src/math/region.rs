@@ -43,6 +43,16 @@ impl Span {
         Self { low: minus_infinity(), high: Node::Infinity, low_open: true, high_open: true }
     }
 
+    /// The same on the other side of zero.
+    fn mirrored(&self) -> Self {
+        let turned = |end: &Node| match end {
+            Node::Negative(inner) => inner.as_ref().clone(),
+            other => Node::Negative(Box::new(other.clone())),
+        };
+        let (low, high) = (turned(&self.high), turned(&self.low));
+        Self { low, high, low_open: self.high_open, high_open: self.low_open }
+    }
+
     fn point(at: &Node) -> Self {
         Self { low: at.clone(), high: at.clone(), low_open: false, high_open: false }
     }
@@ -189,8 +199,67 @@ fn complement(spans: &[Span]) -> Option<Vec<Span>> {
     Some(out)
 }
 
-/// The solutions of `a < x <= b` and the like, each pair linear in the only variable.
+/// The solutions of `a < x <= b` and the like, each pair linear in the only variable, or in a function of it such as
+/// `f(x)`, or in the absolute value of something linear.
 fn inequality(terms: &[Node], ops: &[Relation]) -> Option<Vec<Span>> {
+    let mut calls = Vec::new();
+    terms.iter().for_each(|term| unknowns(term, &mut calls));
+    let [call @ Node::Call(name, inside)] = calls.as_slice() else { return linear_inequality(terms, ops) };
+    let unknown = Node::Symbol("unknown".into());
+    let terms: Vec<Node> = terms.iter().map(|term| replace(term, call, &unknown)).collect();
+    let found = linear_inequality(&terms, ops)?;
+    if name.as_ref() != "abs" {
+        return Some(found);
+    }
+    let mut names = inside.iter().flat_map(Node::symbols);
+    let (Some(variable), None) = (names.next(), names.next()) else { return None };
+    let (slope, offset) = line(&inside[0], &variable)?;
+    let falling = sign_of(&slope).filter(|s| *s != 0)? < 0;
+    let positive = Span { low: Node::integer(0), low_open: false, ..Span::everything() };
+    let mut both = Vec::new();
+    for span in meet(&found, &[positive])? {
+        both.push(span.mirrored());
+        both.push(span);
+    }
+    let solved = |end: &Node| match infinite_sign(end) {
+        Some(_) if falling => Node::Negative(Box::new(end.clone())),
+        Some(_) => end.clone(),
+        None => Node::Quotient(Box::new(difference(end, &offset)), Box::new(slope.clone())),
+    };
+    let back = |span: Span| {
+        let span = Span { low: solved(&span.low), high: solved(&span.high), ..span };
+        if falling { Span { low: span.high, high: span.low, low_open: span.high_open, high_open: span.low_open } } else { span }
+    };
+    merged(both.into_iter().map(back).collect())
+}
+
+/// Absolute values and unknown functions of variables, each once.
+fn unknowns(node: &Node, found: &mut Vec<Node>) {
+    match node {
+        Node::Call(name, _) if (name.as_ref() == "abs" || name.starts_with("function ")) && !node.symbols().is_empty() => {
+            if !found.contains(node) {
+                found.push(node.clone());
+            }
+        }
+        other => other.children().into_iter().for_each(|child| unknowns(child, found)),
+    }
+}
+
+/// The tree with one part replaced.
+fn replace(node: &Node, old: &Node, new: &Node) -> Node {
+    if node == old { new.clone() } else { node.map_children(&mut |child| replace(child, old, new)) }
+}
+
+/// Slope and offset of something linear in the only variable.
+fn line(f: &Node, variable: &str) -> Option<(Node, Node)> {
+    let at = |value: i64| substitute(f, variable, &Node::integer(value));
+    let (offset, slope) = (at(0), difference(&at(1), &at(0)));
+    let product = Node::Product(vec![slope.clone(), Node::Symbol(variable.into())]);
+    let line = Node::Sum(vec![product, offset.clone()]);
+    (exactly_equal(f, &line) == Equality::Equal).then_some((slope, offset))
+}
+
+fn linear_inequality(terms: &[Node], ops: &[Relation]) -> Option<Vec<Span>> {
     let mut names: Vec<_> = terms.iter().flat_map(Node::symbols).collect();
     names.sort();
     names.dedup();
@@ -205,12 +274,7 @@ fn inequality(terms: &[Node], ops: &[Relation]) -> Option<Vec<Span>> {
             continue;
         }
         let f = difference(&pair[0], &pair[1]);
-        let at = |value: i64| substitute(&f, variable, &Node::integer(value));
-        let (offset, slope) = (at(0), difference(&at(1), &at(0)));
-        let line = Node::Sum(vec![Node::Product(vec![slope.clone(), Node::Symbol(variable.clone())]), offset.clone()]);
-        if exactly_equal(&f, &line) != Equality::Equal {
-            return None;
-        }
+        let (slope, offset) = line(&f, variable)?;
         let rising = sign_of(&slope).filter(|s| *s != 0)? > 0;
         let bound = Node::Quotient(Box::new(Node::Negative(Box::new(offset))), Box::new(slope));
         let op = if rising { *op } else { op.flipped() };

@@ -31,6 +31,8 @@ fn is_name(node: &Node) -> bool {
         Node::Symbol(_) | Node::Call(..) => true,
         Node::Product(items) => items.iter().all(|i| matches!(i, Node::Symbol(_) | Node::Constant(_))),
         Node::Tuple { items, .. } => items.iter().all(is_name),
+        // A ratio: `AB:CD`, `\frac{AB}{CD}`.
+        Node::Quotient(a, b) => is_name(a) && is_name(b),
         Node::Constant(_) => true,
         _ => false,
     }

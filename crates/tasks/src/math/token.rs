@@ -57,6 +57,68 @@ pub fn word_command(word: &str) -> Option<&'static str> {
     })
 }
 
+/// Commands without meaning for the value.
+pub const IGNORED: [&str; 38] = [
+    "left",
+    "right",
+    "mleft",
+    "mright",
+    "big",
+    "Big",
+    "bigg",
+    "Bigg",
+    "bigl",
+    "bigr",
+    "Bigl",
+    "Bigr",
+    "biggl",
+    "biggr",
+    "Biggl",
+    "Biggr",
+    "displaystyle",
+    "textstyle",
+    "scriptstyle",
+    "limits",
+    "nolimits",
+    "quad",
+    "qquad",
+    "mathstrut",
+    "hfill",
+    "boxed",
+    "fbox",
+    "rm",
+    "bf",
+    "it",
+    "tt",
+    "middle",
+    "thinspace",
+    "medspace",
+    "thickspace",
+    "negthinspace",
+    "space",
+    "enspace",
+];
+
+/// Commands around words.
+pub const TEXT_COMMANDS: [&str; 12] = [
+    "text",
+    "textbf",
+    "textit",
+    "textrm",
+    "textsf",
+    "texttt",
+    "textnormal",
+    "mbox",
+    "hbox",
+    "textup",
+    "mathbin",
+    "emph",
+];
+
+/// Commands around letters of mathematics.
+pub const FONT_COMMANDS: [&str; 9] =
+    ["mathrm", "mathbf", "mathit", "mathsf", "mathtt", "mathcal", "operatorname", "boldsymbol", "bm"];
+
 /// Greek letters by command.
 pub fn greek(command: &str) -> Option<char> {
     Some(match command {

@@ -79,6 +79,17 @@ pub fn same_words(gold: &str, answer: &str) -> bool {
             && bare(&gold) == bare(&answer))
 }
 
+/// A single number with a decimal comma, with a point instead; a comma before three digits groups thousands unless a lone
+/// zero stands before it.
+pub fn decimal_comma(text: &str) -> Option<String> {
+    let text = text.trim().trim_matches('$').trim();
+    let (whole, fraction) = text.split_once(',')?;
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    let magnitude = whole.strip_prefix('-').unwrap_or(whole);
+    let groups = fraction.len() == 3 && magnitude != "0";
+    (digits(magnitude) && digits(fraction) && !groups).then(|| format!("{whole}.{fraction}"))
+}
+
 /// The letter of a choice when that is all there is: `C`, `(C)`, `\text{(C)}`.
 pub fn choice(text: &str) -> Option<char> {
     let folded = folded(text);
