@@ -65,6 +65,7 @@ impl Parser {
     fn run(&mut self, divisor: bool) -> Parsed {
         let mut factors = vec![self.postfixed()?];
         let mut from_digits = self.follows_digits();
+        let mut mixed_behind = false;
         loop {
             if matches!(self.peek(), Some(Token::Text(_))) {
                 if !self.unit()? {
@@ -91,10 +92,14 @@ impl Parser {
                     None if digits => return Err(ParseError::Syntax),
                     None => Node::Product(vec![factors[0].clone(), fraction]),
                 }];
-                from_digits = false;
+                (from_digits, mixed_behind) = (false, digits);
+                if self.sign('%') || self.command("percent") {
+                    self.at += usize::from(self.command("percent"));
+                    factors = factors.into_iter().map(|mixed| Node::Percent(Box::new(mixed))).collect();
+                }
                 continue;
             }
-            if digits && from_digits {
+            if digits && (from_digits || mixed_behind) {
                 return Err(ParseError::Syntax);
             }
             factors.push(self.postfixed()?);
@@ -476,7 +481,11 @@ pub fn number(digits: &str) -> Parsed {
 
 /// The sum of a whole number and a proper fraction of whole numbers.
 fn mixed(whole: &BigRational, fraction: &Node) -> Option<Node> {
-    let (Node::Quotient(top, bottom), false) = (fraction, whole.is_zero()) else { return None };
+    // The sign behind the fraction belongs to all of it.
+    if let Node::Percent(inner) = fraction {
+        return mixed(whole, inner).map(|sum| Node::Percent(Box::new(sum)));
+    }
+    let Node::Quotient(top, bottom) = fraction else { return None };
     let (Node::Number { value: a, decimals: None }, Node::Number { value: b, decimals: None }) =
         (top.as_ref(), bottom.as_ref())
     else {

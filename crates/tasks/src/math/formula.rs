@@ -1,5 +1,7 @@
 //! Formulas in running text: `$...$`, `$$...$$`, `\(...\)`, `\[...\]`, and bare fractions.
 
+use super::locate::is_prose;
+
 /// A formula and where it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Formula<'a> {
@@ -41,7 +43,9 @@ fn formulas(text: &str) -> Vec<Formula<'_>> {
         let content = &text[begin..begin + length];
         let spaced = |side: Option<char>| side.is_some_and(char::is_whitespace);
         let money = open == "$"
-            && (content.is_empty() || spaced(content.chars().next()) != spaced(content.chars().next_back()));
+            && (content.is_empty()
+                || spaced(content.chars().next()) != spaced(content.chars().next_back())
+                || (!content.contains('\\') && is_prose(content)));
         if money || content.trim().is_empty() {
             at += open.len();
             continue;

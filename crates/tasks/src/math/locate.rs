@@ -54,13 +54,13 @@ static FINAL: LazyLock<Regex> = LazyLock::new(|| {
 });
 
 static ANSWER: LazyLock<Regex> = LazyLock::new(|| {
-    let pattern = r"(?i)\banswers?\b[\s*_]*(?:(?:is|are)\b|=|[:：])[\s*_:：]*|(?:答案|结果)[\s*_]*(?:是|为|应为|应该是|等于|[:：])[\s*_:：]*|故选[\s:：]*|(?:应|所以|因此)选择?[\s:：]*";
+    let pattern = r"(?i)\b(?:answers?|réponse|respuesta|resposta|risposta|antwort|ответ)\b[\s*_]*(?:(?:is|are|est|es|é|è|ist)\b|=|[:：])[\s*_:：]*|(?:答案|结果)[\s*_]*(?:是|为|应为|应该是|等于|[:：])[\s*_:：]*|故选[\s:：]*|(?:应|所以|因此)选择?[\s:：]*";
     Regex::new(pattern).expect("a valid pattern")
 });
 
 static NUMBER: LazyLock<Regex> = LazyLock::new(|| {
     let pattern =
-        r"[-\u{2212}]?\s?\$?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|\d)(?:\s?/\s?\d+(?:\.\d+)?)?(?:\s*(?:\\?%|percent\b))?";
+        r"[-\u{2212}]?\s?\$?(?:\d+ \d+/\d+|(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|\d)(?:\s?/\s?\d+(?:\.\d+)?)?)(?:\s*(?:\\?%|percent(?:age)?\b|pct\b))?";
     Regex::new(pattern).expect("a valid pattern")
 });
 
@@ -134,7 +134,9 @@ fn whole(text: &str) -> Option<String> {
     if text.is_empty() || text.len() > super::parser::MAX_BYTES || text.matches('\n').count() > 12 {
         return None;
     }
-    (!is_prose(text) && parse(text).is_ok()).then(|| text.to_owned())
+    // Numbers below each other are no mixed number.
+    let lines = text.contains('\n') && !text.contains(['\\', ',', '=']);
+    (!lines && !is_prose(text) && parse(text).is_ok()).then(|| text.to_owned())
 }
 
 /// Words of two letters that are no product of variables.
@@ -199,7 +201,7 @@ fn stated(rest: &str) -> Option<String> {
     }
     let choice = sentence.trim_start_matches('(').as_bytes();
     if choice[..].first().is_some_and(u8::is_ascii_uppercase)
-        && choice.get(1).is_none_or(|c| matches!(c, b')' | b'.' | b':' | b','))
+        && choice.get(1).is_none_or(|c| matches!(c, b')' | b'.' | b':' | b',') || !c.is_ascii())
     {
         return Some(sentence.to_owned());
     }

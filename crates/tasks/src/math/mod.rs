@@ -104,7 +104,7 @@ impl Grader {
         let same_text = || words::same_words(&self.text, response);
         let verdict = match &located {
             Some(Located { text, .. }) => match self.compare(text) {
-                Verdict::Incorrect if response.len() < 200 && same_text() => Verdict::Correct,
+                Verdict::Incorrect | Verdict::NotJudged if response.len() < 1_000 && same_text() => Verdict::Correct,
                 verdict => verdict,
             },
             None if response.len() < 4_000 && same_text() => Verdict::Correct,
@@ -125,10 +125,16 @@ impl Grader {
         if answer.len() <= parser::MAX_BYTES && words::same_words(&self.text, answer) {
             return Verdict::Correct;
         }
-        if let Some(wanted) = words::choice(&self.text)
-            && let Some(chosen) = words::chosen(answer)
-        {
-            return verdict(Equality::from_bool(wanted == chosen));
+        if let Some(wanted) = words::choice(&self.text) {
+            let chosen = (words::chosen(answer))
+                .or_else(|| words::leading_choice(answer))
+                .or_else(|| words::spoken_choice(answer));
+            match chosen {
+                Some(chosen) => return verdict(Equality::from_bool(wanted == chosen)),
+                // In "a whole number" the letter is a word.
+                None if is_prose(answer) => return Verdict::Incorrect,
+                None => {}
+            }
         }
         match (&self.gold, parse(answer)) {
             (Ok(gold), Ok(found)) => match verdict(answers_equal(gold, &found, self.rounding)) {
@@ -157,7 +163,7 @@ impl Grader {
 
     /// A choice that stands in prose without any announcement.
     fn spoken_choice(&self, response: &str) -> Verdict {
-        let chosen = words::choice(&self.text).zip(words::chosen(response));
+        let chosen = words::choice(&self.text).zip(words::chosen(response).or_else(|| words::spoken_choice(response)));
         if chosen.is_some_and(|(wanted, chosen)| wanted == chosen) { Verdict::Correct } else { Verdict::Incorrect }
     }
 }

@@ -1,5 +1,9 @@
 //! Answers in words, and letters of choices.
 
+use std::sync::LazyLock;
+
+use regex::Regex;
+
 /// An answer in words in the form in which it is compared: lower case, without spaces, mathematics signs and the like.
 pub fn folded(text: &str) -> String {
     let mut text = text.trim().to_owned();
@@ -113,6 +117,32 @@ pub fn chosen(text: &str) -> Option<char> {
     let mut chars = rest.trim_start_matches('(').chars();
     let letter = chars.next().filter(|c| c.is_ascii_uppercase() && *c <= 'J')?;
     let next = chars.next();
-    let ends = if bracketed { next == Some(')') } else { matches!(next, None | Some(')' | '.' | ':')) };
+    let free = |c: char| matches!(c, ')' | '.' | ':' | ',' | '。' | '，' | '：' | '、') || super::lexer::is_han(c);
+    let ends = if bracketed { next == Some(')') } else { next.is_none_or(free) };
     ends.then_some(letter)
+}
+
+/// The letter with which an announced answer begins: `B because ...`. "A" and "I" may be words there.
+pub fn leading_choice(text: &str) -> Option<char> {
+    let mut chars = text.trim_start_matches(['$', '*', '(']).chars();
+    let letter = chars.next().filter(|c| matches!(c, 'B'..='H'))?;
+    (chars.next() == Some(' ')).then_some(letter)
+}
+
+static SPOKEN: LazyLock<Regex> = LazyLock::new(|| {
+    let pattern = r"(?:(?i:\b(?:is|it's|be|choose|select|option|choice|sure|definitely|est))\s+|是\s*|选\s*)\*{0,2}\(?([A-J])\)?\*{0,2}(?:$|[^\w]\W*(\w*))";
+    Regex::new(pattern).expect("a valid pattern")
+});
+
+/// The letter that prose chooses last: "so I think it's B". A letter that may be a word, as in "is A cat", is none.
+pub fn spoken_choice(text: &str) -> Option<char> {
+    let letters = SPOKEN.captures_iter(text).filter_map(|found| {
+        let letter = found[1].chars().next()?;
+        let word = matches!(letter, 'A' | 'I') && found.get(2).is_some_and(|next| !next.as_str().is_empty()) && {
+            let end = found.get(1).map_or(0, |m| m.end());
+            text[end..].starts_with(' ')
+        };
+        (!word).then_some(letter)
+    });
+    letters.last()
 }

@@ -7,7 +7,7 @@ use aha_tasks::Verdict;
 use aha_tasks::math::{GradeOptions, grade};
 
 /// Pieces from which strings that are nearly mathematics are put together.
-const PIECES: [&str; 116] = [
+const PIECES: [&str; 128] = [
     r"\frac", r"\dfrac", "{", "}", "{", "}", "(", ")", "[", "]", "^", "_", "1", "2", "3", "7", "10", "0", "0.5", "100", "1,000",
     "x", "y", "n", "e", "i", "f", "a", "A", r"\pi", "π", r"\sqrt", "√", r"\sqrt[3]", "+", "-", "*", "/", "=", "<", ">", r"\le", r"\ge",
     r"\ne", r"\pm", r"\mp", "±", "%", r"\%", "$", r"\$", ",", ";", ".", ":", "!", "|", "'", "&", r"\\", r"\{", r"\}", r"\left", r"\right",
@@ -15,7 +15,8 @@ const PIECES: [&str; 116] = [
     r"\text{cm}", "and", "or", " ", "\n", r"\boxed{", r"\boxed", "####", "the answer is ", "answer: ", "<answer>", "</answer>",
     "</think>", "final answer: ", "答案是", "，", "。", "米", r"\sin", r"\cos", r"\tan", r"\log", r"\log_2", r"\ln", "sin", "^\\circ", "°",
     r"\begin{pmatrix}", r"\end{pmatrix}", r"\begin{cases}", r"\overline", r"\binom", r"\lfloor", r"\rfloor", r"\cdot", r"\times", "e5",
-    "²", "½", r"\approx", "U",
+    "²", "½", r"\approx", "U", r"\sum_{k=1}^{n}", r"\int_0", r"\begin{vmatrix}", r"\end{vmatrix}", "^T", r"\quad", r"\foo", "is ",
+    "final answer ", "B", "orx", "2,5",
 ];
 
 /// Splitmix64.
@@ -68,7 +69,7 @@ impl Random {
                 }
             }
         };
-        match self.below(if depth == 0 { 4 } else { 18 }) {
+        match self.below(if depth == 0 { 4 } else { 22 }) {
             0 | 1 => {
                 let digits = self.next() % 1_000;
                 out.push_str(&digits.to_string());
@@ -87,10 +88,17 @@ impl Random {
             14 => nested(self, &["?", "=", "?"]),
             15 => nested(self, &["?", r"\le ", "?", "<", "?"]),
             16 => nested(self, &["?", r"\pm ", "?"]),
+            17 => nested(self, &["|", "?", "|<", "?"]),
+            18 => nested(self, &["f(x)=", "?", "=", "?"]),
+            19 => nested(self, &[r"\begin{pmatrix}", "?", "&", "?", r"\\", "?", "&", "?", r"\end{pmatrix}"]),
+            20 => nested(self, &["?", r"\begin{vmatrix}", "?", "&1", r"\\", "x&", "?", r"\end{vmatrix}"]),
             _ => nested(self, &[r"\log_{", "?", "}{", "?", "}"]),
         }
     }
 }
+
+/// Longest time for one string, with room for a busy machine.
+const LIMIT_SECONDS: f64 = 4.0;
 
 /// Grades `count` strings against references that are random as well, and themselves.
 fn run(count: usize, seed: u64) {
@@ -126,6 +134,7 @@ fn run(count: usize, seed: u64) {
         slowest.0,
         slowest.1
     );
+    assert!(slowest.0 < LIMIT_SECONDS, "{slowest:?}");
     assert_eq!(verdicts.iter().sum::<usize>(), count);
     assert!(verdicts.iter().all(|n| *n > 0), "{verdicts:?}");
 }

@@ -7,6 +7,7 @@ mod fuzz;
 mod numbers;
 mod places;
 mod sets;
+mod writing;
 
 use aha_tasks::Verdict;
 use aha_tasks::math::{GradeOptions, grade};
