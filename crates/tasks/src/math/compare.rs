@@ -150,6 +150,8 @@ impl Comparison {
             _ => match (elements(gold), elements(answer)) {
                 (Some(a), Some(b)) => self.unordered(a, b),
                 (Some([one]), None) => self.relations(one, answer),
+                // `x + 11 or 11 + x`
+                (None, Some(several)) if gold.is_scalar() => self.unordered(std::slice::from_ref(gold), several),
                 (None, Some([one])) => self.relations(gold, one),
                 (None, None) if gold.is_scalar() && answer.is_scalar() => self.numbers(gold, answer),
                 (None, None) => Equality::from_bool(gold == answer),

@@ -382,8 +382,8 @@ impl Parser {
 
     /// Whether the letter behind us begins `P(...) =`.
     fn is_left_side(&self) -> bool {
-        if self.peek() != Some(&Token::Sign('(')) || (self.at > 1 && self.tokens[self.at - 2].token != Token::Sign(','))
-        {
+        let behind = |token: &Token| matches!(token, Token::Sign(',' | ';') | Token::Text(_));
+        if self.peek() != Some(&Token::Sign('(')) || (self.at > 1 && !behind(&self.tokens[self.at - 2].token)) {
             return false;
         }
         let mut depth = 0usize;

@@ -42,8 +42,11 @@ fn formulas(text: &str) -> Vec<Formula<'_>> {
         };
         let content = &text[begin..begin + length];
         let spaced = |side: Option<char>| side.is_some_and(char::is_whitespace);
+        let behind = text[begin + length + close.len()..].chars().next();
         let money = open == "$"
             && (content.is_empty()
+                // `$20+$3`
+                || behind.is_some_and(|c| c.is_ascii_digit())
                 || spaced(content.chars().next()) != spaced(content.chars().next_back())
                 || (!content.contains('\\') && is_prose(content)));
         if money || content.trim().is_empty() {

@@ -60,7 +60,7 @@ static ANSWER: LazyLock<Regex> = LazyLock::new(|| {
 
 static NUMBER: LazyLock<Regex> = LazyLock::new(|| {
     let pattern =
-        r"[-\u{2212}]?\s?\$?(?:\d+ \d+/\d+|(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|\d)(?:\s?/\s?\d+(?:\.\d+)?)?)(?:\s*(?:\\?%|percent(?:age)?\b|pct\b))?";
+        r"[-\u{2212}]?\s?\$?(?:\d+ \d+/\d+|(?:(?:\d{1,3}(?:,\d{3})+\b|\d{1,3}(?: \d{3})+\b|\d+)(?:\.\d+)?|\.\d+)(?:\s?/\s?\d+(?:\.\d+)?)?)(?:\s*(?:\\?%|percent(?:age)?\b|pct\b))?";
     Regex::new(pattern).expect("a valid pattern")
 });
 
@@ -85,8 +85,10 @@ pub fn locate(response: &str, last_number: bool) -> Option<Located> {
         let rest = &text[end..];
         stated(&rest[..rest.floor_char_boundary(MAX_PHRASE)])
     };
-    phrase(&FINAL)
-        .and_then(|t| found(t, Place::FinalAnswer))
+    // "The final answer is positive, because ..." states no answer when there is a box, and a later `####` counts more.
+    let last_hashes = text.rfind("####").filter(|at| FINAL.find_iter(text).last().is_some_and(|m| m.end() <= *at));
+    (last_hashes.and_then(|_| hashes(text)).and_then(|t| found(t, Place::Hashes)))
+        .or_else(|| phrase(&FINAL).filter(|t| !is_prose(t) || boxed(text).is_none()).and_then(|t| found(t, Place::FinalAnswer)))
         .or_else(|| boxed(text).and_then(|t| found(t, Place::Boxed)))
         .or_else(|| hashes(text).and_then(|t| found(t, Place::Hashes)))
         .or_else(|| phrase(&ANSWER).and_then(|t| found(t, Place::Phrase)))
@@ -300,6 +302,12 @@ static WORD: LazyLock<Regex> = LazyLock::new(|| {
 /// Whether what stands between two boxes makes them parts of one answer: nothing but signs and spaces, or words with an
 /// "and" or "or" that begin no new thought.
 fn joins(between: &str) -> bool {
+    // "+++++", "-----"
+    let marks = between.trim_matches(|c: char| c.is_whitespace() || c == '\\');
+    let line = marks.len() > 2 && marks.starts_with(['+', '-', '*', '=', '_']);
+    if line && marks.bytes().all(|b| b == marks.as_bytes()[0]) {
+        return true;
+    }
     let (mut connective, mut words) = (false, false);
     for word in WORD.find_iter(between).map(|m| m.as_str().trim_end()) {
         match word.to_ascii_lowercase().as_str() {

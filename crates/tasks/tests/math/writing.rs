@@ -26,6 +26,7 @@ fn boxes_that_belong_together() {
             ("3, 5", r"they need \boxed{3} chairs and \boxed{5} tables"),
             ("u_1 = x^2, u_2 = 2x", r"\(u_1 = \boxed{x^2}\) and \(u_2 = \boxed{2x}\)"),
             ("7", r"At first \boxed{3}, and that is wrong, so \boxed{7}"),
+            ("x + 2", r"\boxed{x + 2} or \boxed{2 + x}"),
             ("7", r"\boxed{3}. And the sum is \boxed{7}"),
         ],
     );
@@ -113,6 +114,11 @@ fn numbers_behind_formulas() {
             ("7,5", "The mean is 7.5"),
             ("2.74", "Il paie 2,74 euros"),
             ("40/9", "The answer is 4 4/9."),
+            ("1,450,000", "So the cost was 1,350,000+100,000=$1,450,000 in all"),
+            ("118000", "That leaves $400 000 - $282 000 = $118 000."),
+            ("92", "The total will be $20+$72 = $92"),
+            ("130", r"Each factor is fine, so we get \[\boxed{130}\]The final answer is positive, because two factors are negative."),
+            ("120", "the final answer is 15 gallons, each of 8 pints\n#### 120"),
         ],
     );
     all(
