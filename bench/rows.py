@@ -95,7 +95,7 @@ def grpo_mini(aha: Path, work: Path) -> dict:
         "rows": {"grpo_mini": row(10.0, "s/step", "seconds_per_step", lower=True)},
         "needs": ["torch", "transformers", "trl", "datasets", "accelerate"],
         "prepare": [
-            (model, [str(aha), *split(["run --out", run, "--until base --set base.tokens=1000000"])]),
+            (model, [str(aha), *split(["run --out", run, "--until base --set base.tokens=1000000 --json"])]),
             (rollouts, ours(512, "--rollouts", rollouts)),
             (prompts, lambda: mini_prompts(rollouts, prompts)),
         ],

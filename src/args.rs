@@ -43,7 +43,7 @@ impl Style {
 /// `--precision`, as in a recipe.
 pub fn precision(text: &str) -> Result<Precision, String> {
     let found = Precision::ALL.iter().find(|(name, _)| *name == text);
-    found.map(|(_, precision)| *precision).ok_or_else(|| "must be f32, bf16, auto or quantized".into())
+    found.map(|(_, precision)| *precision).ok_or_else(|| "must be f32, bf16, fp8, auto or quantized".into())
 }
 
 /// A share above 0 and at most 1 (`--top-p`).

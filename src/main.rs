@@ -37,9 +37,12 @@ enum Command {
     Generate(cmd::generate::Args),
     Grade(cmd::grade::Args),
     Chat(cmd::chat::Args),
+    #[cfg(target_os = "linux")]
+    Sandbox(cmd::sandbox::Args),
     Score(cmd::score::Args),
     Inspect(cmd::inspect::Args),
     Recipes(cmd::recipes::Args),
+    Cost(cmd::cost::Args),
     Bench(cmd::bench::Args),
 }
 
@@ -55,14 +58,22 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Generate(args) => cmd::generate::run(args),
         Command::Grade(args) => cmd::grade::run(args),
         Command::Chat(args) => cmd::chat::run(args),
+        #[cfg(target_os = "linux")]
+        Command::Sandbox(args) => cmd::sandbox::run(args),
         Command::Score(args) => cmd::score::run(args),
         Command::Inspect(args) => cmd::inspect::run(args),
         Command::Recipes(args) => cmd::recipes::run(args),
+        Command::Cost(args) => cmd::cost::run(args),
         Command::Bench(args) => cmd::bench::run(args),
     }
 }
 
 fn main() -> ExitCode {
+    // The sandbox starts this binary again as its helper, before anything else has run.
+    #[cfg(target_os = "linux")]
+    if let Some(code) = aha_sandbox::run_helper_if_asked() {
+        return code;
+    }
     failure::report_panics();
     // Wrong usage ends in here with 2, help and version with 0.
     let cli = Cli::parse();

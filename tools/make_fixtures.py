@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Writes every golden file under tests/fixtures/ with PyTorch and Hugging Face transformers.
 
-    python tools/make_fixtures.py [--out tests/fixtures] [--only models|ten_steps|grpo|chat_template]
+    python tools/make_fixtures.py [--out tests/fixtures] [--only models|deepseek|ten_steps|grpo|chat_template]
 
-Tiny random decoders (Llama, Qwen2, Qwen3) with weights large enough that logits are of order 1 to 5 and every
+Tiny random decoders (Llama, Qwen2, Qwen3, DeepSeek-V3) with weights large enough that logits are of order 1 to 5 and every
 parameter has a visible gradient. Everything is a function of the seeds below, runs on one CPU thread in f32 with
 eager attention, and is checked here before it is written. Shapes: B batch, T tokens, V vocabulary, S steps.
 tests/fixtures/README.md says what each tensor is.
@@ -22,6 +22,7 @@ from transformers import (
     LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM)
 
 import chat_template_reference
+import deepseek_models
 import grpo_reference
 
 EOS = 2
@@ -78,6 +79,9 @@ MODELS = {
 }
 
 
+SPECS = MODELS | deepseek_models.MODELS
+
+
 def random_tokens(generator, *shape, vocab):
     """Token ids of the given shape, avoiding 0 (pad), 1 (bos) and 2 (eos)."""
     return torch.randint(3, vocab, shape, generator=generator)
@@ -85,7 +89,7 @@ def random_tokens(generator, *shape, vocab):
 
 def build(name):
     """The model `name` with seeded weights: matrices 0.3 * normal, biases 0.3 * normal, norms 1 + 0.2 * normal."""
-    spec = MODELS[name]
+    spec = SPECS[name]
     model = spec["cls"](spec["config"]).to(torch.float32).eval()
     generator = torch.Generator().manual_seed(spec["seed"])
     with torch.no_grad():
@@ -93,6 +97,8 @@ def build(name):
             noise = torch.randn(parameter.shape, generator=generator)
             is_norm = "norm" in parameter_name
             parameter.copy_(1.0 + 0.2 * noise if is_norm else 0.3 * noise)
+        if "bias" in spec:
+            deepseek_models.set_biases(model, spec, generator)
     return model
 
 
@@ -125,7 +131,7 @@ def robust_greedy(model, generator, vocab):
 
 def golden_tensors(model, name):
     """Everything the Rust tests compare for one model."""
-    spec, vocab = MODELS[name], model.config.vocab_size
+    spec, vocab = SPECS[name], model.config.vocab_size
     generator = torch.Generator().manual_seed(spec["seed"] + 1000)
     tokens_bt = random_tokens(generator, *spec["tokens"], vocab=vocab)
     model.zero_grad()
@@ -134,8 +140,9 @@ def golden_tensors(model, name):
     loss.backward()
     out = {"tokens": tokens_bt, "logits": logits_btv.detach(), "loss": loss.detach()}
     for parameter_name, parameter in model.named_parameters():
-        assert parameter.grad.abs().max() > 1e-3, f"{name}: gradient of {parameter_name} is tiny"
-        out[f"grad.{parameter_name}"] = parameter.grad.clone()
+        for released_name, grad in deepseek_models.by_expert(parameter_name, parameter.grad):
+            assert grad.abs().max() > 1e-3, f"{name}: gradient of {released_name} is tiny"
+            out[f"grad.{released_name}"] = grad.clone()
 
     with torch.no_grad():
         logprobs_btv = F.log_softmax(logits_btv[:, :-1] / TEMPERATURE, dim=-1)
@@ -170,12 +177,14 @@ def write_classic_config(directory):
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
-def save_model(model, directory, shards=1, classic=False):
+def save_model(model, directory, shards=1, classic=False, fused=False):
     """Writes the directory and proves that transformers reads the same weights back from it."""
     shutil.rmtree(directory, ignore_errors=True)
     total_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
     shard_size = "1GB" if shards == 1 else int(total_bytes * 0.6)
     model.save_pretrained(directory, max_shard_size=shard_size)
+    if fused:
+        save_file(model.state_dict(), directory / "model.safetensors", metadata={"format": "pt"})
     if classic:
         write_classic_config(directory)
     files = list(directory.glob("*.safetensors"))
@@ -188,12 +197,16 @@ def save_model(model, directory, shards=1, classic=False):
         assert torch.equal(model(probe).logits, again(probe).logits), f"{directory}: config.json changed the model"
 
 
-def write_models(out):
-    for name, spec in MODELS.items():
+def write_specs(out, specs):
+    for name, spec in specs.items():
         model = build(name)
-        save_model(model, out / name, spec.get("shards", 1), spec.get("classic", False))
+        save_model(model, out / name, spec.get("shards", 1), spec.get("classic", False), spec.get("fused", False))
         save_file(golden_tensors(model, name), out / name / "golden.safetensors", metadata=PROVENANCE)
         print(f"{name}: {sum(p.numel() for p in model.parameters())} parameters")
+
+
+def write_models(out):
+    write_specs(out, MODELS)
     # Half-precision files of the first Llama; their logits are f32 arithmetic on the rounded weights.
     for suffix, dtype in (("bf16", torch.bfloat16), ("f16", torch.float16)):
         model = build("llama_untied")
@@ -246,6 +259,7 @@ def write_ten_steps(out):
 
 WRITERS = {
     "models": write_models,
+    "deepseek": lambda out: write_specs(out, deepseek_models.MODELS),
     "ten_steps": write_ten_steps,
     "grpo": lambda out: grpo_reference.write(out / "grpo.json"),
     "chat_template": lambda out: chat_template_reference.write(out / "chat_template.json"),

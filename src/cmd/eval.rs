@@ -64,6 +64,9 @@ pub struct Args {
     /// One greedy completion per problem and no samples.
     #[arg(long)]
     greedy_only: bool,
+    /// Draft tokens with the model's prediction module, where it has one: the same distribution of texts, fewer steps.
+    #[arg(long)]
+    speculative: bool,
     /// Seed of problems and sampling.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -115,7 +118,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         },
         greedy: true,
         seed: mix(args.seed),
-        engine: EngineConfig::default(),
+        engine: EngineConfig { speculative: args.speculative, ..EngineConfig::default() },
     };
     let decoder = model.decoder(args.precision)?;
     let control = Arc::new(Control::default());

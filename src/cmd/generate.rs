@@ -63,6 +63,9 @@ pub struct Args {
     /// whole numbers of a GGUF file (8 bits for others), which read the least memory.
     #[arg(long, value_name = "TYPE", default_value = "auto", value_parser = precision)]
     precision: Precision,
+    /// Draft tokens with the model's prediction module, where it has one: the same distribution of texts, fewer steps.
+    #[arg(long)]
+    speculative: bool,
     /// Print one JSON object (prompts, completions, tokens, speed) on the last line of stdout.
     #[arg(long)]
     json: bool,
@@ -174,7 +177,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     interrupt::on_ctrl_c("stopping; press again to stop at once", move || stop.stop.store(true, Ordering::SeqCst))?;
     let begin = Instant::now();
     let counter = Counter::start("generating", &control);
-    let completions = generate(&decoder, &requests, &EngineConfig::default(), &control);
+    let engine = EngineConfig { speculative: args.speculative, ..EngineConfig::default() };
+    let completions = generate(&decoder, &requests, &engine, &control);
     drop(counter);
     let completions = completions.map_err(|e| lines::engine_error(&args.prompts, &numbers, &e))?;
     if control.stop.load(Ordering::SeqCst) {
@@ -201,7 +205,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let tokens = control.tokens.load(Ordering::Relaxed);
     let speed = tokens as f64 / seconds.max(1e-9);
     note(format!("{} completions, {tokens} tokens in {}, {speed:.0} tokens/s", out.len(), duration(seconds)));
+    if let Some((acceptance, per_step)) = control.speculation() {
+        note(format!("{:.1} % of the drafts kept, {per_step:.2} tokens a step", acceptance * 100.0));
+    }
     Output::new(args.json).object(&json!({
+        "speculative_acceptance": control.speculation().map(|s| s.0),
         "prompts": requests.len(), "completions": out.len(), "completion_tokens": tokens, "wall_s": seconds,
         "tokens_per_second": speed, "output": args.output.map(|p| p.display().to_string()),
     }));

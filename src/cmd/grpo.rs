@@ -62,7 +62,8 @@ pub struct Args {
     /// What centred rewards are divided by: group, batch or none.
     #[arg(long, value_name = "BY", default_value = "group")]
     scale_rewards: String,
-    /// A reward and its weight: accuracy, format or tag_count; may be given many times [default: accuracy=1 format=1].
+    /// A reward and its weight: accuracy, format, format_lenient, format_r1, format_r1_lenient, tag_count,
+    /// language_consistency, length_penalty or repetition_penalty; may be given many times [default: accuracy=1 format=1].
     #[arg(long, value_name = "NAME=WEIGHT", value_parser = reward)]
     reward: Vec<(RewardKind, f64)>,
     /// How a problem becomes a prompt.

@@ -58,6 +58,7 @@ fn model(path: &Path, tensors: bool, output: Output) -> anyhow::Result<()> {
     let rope = match c.rope_scaling {
         RopeScaling::None => "none".to_owned(),
         RopeScaling::Linear { factor } => format!("linear, factor {factor}"),
+        RopeScaling::Yarn { factor, .. } => format!("yarn, factor {factor}"),
         RopeScaling::Llama3 { factor, .. } => format!("llama3, factor {factor}"),
     };
     let tokenizer = model.tokenizer().map(|t| t.vocab_size());

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod chat;
+pub mod cost;
 pub mod eval;
 pub mod generate;
 pub mod grade;
@@ -9,4 +10,6 @@ pub mod grpo;
 pub mod inspect;
 pub mod recipes;
 pub mod run;
+#[cfg(target_os = "linux")]
+pub mod sandbox;
 pub mod score;

@@ -4,7 +4,8 @@ use crate::support::{aha, aha_in, command};
 use std::io::Read;
 use std::process::Stdio;
 
-const COMMANDS: [&str; 9] = ["run", "grpo", "eval", "generate", "chat", "score", "inspect", "recipes", "bench"];
+const COMMANDS: [&str; 10] =
+    ["run", "grpo", "eval", "generate", "chat", "score", "inspect", "recipes", "cost", "bench"];
 
 #[test]
 fn every_command_has_help_that_describes_every_flag() {

@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod arguments;
+mod cost;
 mod errors;
 mod interrupted;
 mod models;
+mod pretrain;
 mod runs;
 mod support;

@@ -1,10 +1,18 @@
-//! Data: the generated miniature corpus, its tokenizer, and packing.
+//! Data: the generated miniature corpus, documents on disk, mixtures of them, tokenizers, and packing.
 
 pub mod corpus;
 pub mod error;
+pub mod fim;
+pub mod mixture;
 pub mod pack;
+pub mod rows;
+pub mod source;
+pub mod store;
 pub mod tokenizer;
 
 pub use error::DataError;
+pub use mixture::{Mixture, Origin};
 pub use pack::pack;
-pub use tokenizer::train_tokenizer;
+pub use rows::{Packing, Position, Rows};
+pub use store::TextStore;
+pub use tokenizer::{train_tokenizer, train_tokenizer_with};

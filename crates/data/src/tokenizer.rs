@@ -46,9 +46,22 @@ const ALWAYS: u64 = 1 << 30;
 /// # Errors
 /// A vocabulary below [`MIN_VOCAB_SIZE`], or no text at all.
 pub fn train_tokenizer(texts: impl Iterator<Item = String>, vocab_size: usize) -> Result<String, DataError> {
-    if vocab_size < MIN_VOCAB_SIZE {
+    train_tokenizer_with(texts, vocab_size, &[])
+}
+
+/// As [`train_tokenizer`], with `special` tokens beside [`EOS`]; they count as part of the vocabulary.
+///
+/// # Errors
+/// As [`train_tokenizer`].
+pub fn train_tokenizer_with(
+    texts: impl Iterator<Item = String>,
+    vocab_size: usize,
+    special: &[&str],
+) -> Result<String, DataError> {
+    let smallest = MIN_VOCAB_SIZE + special.len();
+    if vocab_size < smallest {
         return Err(DataError::Tokenizer(format!(
-            "vocab_size = {vocab_size} is below the smallest possible, {MIN_VOCAB_SIZE}"
+            "vocab_size = {vocab_size} is below the smallest possible, {smallest}"
         )));
     }
     let pre_tokenizer = pre_tokenizer().map_err(failed)?;
@@ -64,7 +77,7 @@ pub fn train_tokenizer(texts: impl Iterator<Item = String>, vocab_size: usize) -
     let trainer = BpeTrainer::builder()
         .show_progress(false)
         .min_frequency(2)
-        .vocab_size(vocab_size - ADDED)
+        .vocab_size(vocab_size - ADDED - special.len())
         .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
         .build();
     let mut model = BPE::default();
@@ -75,6 +88,9 @@ pub fn train_tokenizer(texts: impl Iterator<Item = String>, vocab_size: usize) -
     tokenizer.with_pre_tokenizer(Some(pre_tokenizer));
     tokenizer.with_decoder(Some(ByteLevel::new(false, false, false)));
     tokenizer.add_special_tokens([AddedToken::from(EOS, true).normalized(false)]).map_err(failed)?;
+    tokenizer
+        .add_special_tokens(special.iter().map(|t| AddedToken::from(*t, true).normalized(false)))
+        .map_err(failed)?;
     tokenizer.add_tokens(TAGS.map(|tag| AddedToken::from(tag, false).normalized(false))).map_err(failed)?;
     tokenizer.to_string(true).map_err(failed)
 }

@@ -77,11 +77,12 @@ impl BlockManager {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aha_kernels::CacheShape;
+    use aha_kernels::{CacheShape, Precision};
 
     #[test]
     fn shared_blocks_are_freed_by_their_last_owner_only() {
-        let mut cache = KvCache::new(CacheShape { layers: 1, kv_heads: 1, head_dim: 4 });
+        let shape = CacheShape { layers: 1, kv_heads: 1, head_dim: 4, value_dim: 4, precision: Precision::F32 };
+        let mut cache = KvCache::new(shape);
         let mut m = BlockManager::new(2);
         assert!(m.reserve(2) && !m.reserve(1));
         let a = m.take(&mut cache);

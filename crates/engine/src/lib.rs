@@ -12,6 +12,7 @@ mod prefix;
 pub mod request;
 pub mod sampler;
 pub mod score;
+mod speculative;
 mod worker;
 
 pub use request::{Completion, EngineConfig, EngineError, FinishReason, Request, SamplingParams};

@@ -60,11 +60,12 @@ impl PrefixCache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aha_kernels::{CacheShape, KvCache};
+    use aha_kernels::{CacheShape, KvCache, Precision};
 
     #[test]
     fn prefixes_are_found_by_their_tokens_and_given_up_from_the_end() {
-        let mut cache = KvCache::new(CacheShape { layers: 1, kv_heads: 1, head_dim: 4 });
+        let shape = CacheShape { layers: 1, kv_heads: 1, head_dim: 4, value_dim: 4, precision: Precision::F32 };
+        let mut cache = KvCache::new(shape);
         let (mut blocks, mut prefixes) = (BlockManager::new(4), PrefixCache::default());
         let prompt: Vec<u32> = (0..70).collect();
         assert_eq!(prefixes.find(&prompt, &mut blocks), [0u32; 0]);

@@ -2,7 +2,16 @@
 
 use crate::request::SamplingParams;
 use aha_kernels::cpu::math;
-use aha_kernels::logprob;
+use aha_kernels::{logprob, multiversion};
+use std::cell::RefCell;
+
+/// Weights that are summed before the running total sees them.
+const BLOCK: usize = 64;
+
+thread_local! {
+    /// Logits of the row in hand, kept because drawing destroys them.
+    static ORIGINALS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A uniform number in [0, 1) that is a function of (seed, sample, position) alone (splitmix64).
 pub fn uniform(seed: u64, sample: u64, position: u64) -> f64 {
@@ -29,10 +38,13 @@ pub fn sample(logits: &mut [f32], params: &SamplingParams, uniform: f64) -> (u32
     }
     let inverse = 1.0 / params.temperature;
     let restricted = params.top_p < 1.0 || params.top_k > 0;
-    let originals = logits.to_vec();
-    let stats = logprob::row(logits, inverse);
-    let token = if restricted { draw_restricted(logits, params, uniform) } else { draw(logits, uniform) };
-    (token as u32, stats.of(originals[token], inverse))
+    ORIGINALS.with_borrow_mut(|originals| {
+        originals.clear();
+        originals.extend_from_slice(logits);
+        let stats = logprob::row(logits, inverse);
+        let token = if restricted { draw_restricted(logits, params, uniform) } else { draw(logits, uniform) };
+        (token as u32, stats.of(originals[token], inverse))
+    })
 }
 
 fn argmax(x: &[f32]) -> usize {
@@ -40,25 +52,62 @@ fn argmax(x: &[f32]) -> usize {
     x.iter().position(|v| *v == max).unwrap_or(0)
 }
 
-/// Inverse of the cumulative distribution over unnormalised probabilities, summed in order in f64.
-fn draw(weights: &[f32], uniform: f64) -> usize {
-    let total: f64 = weights.iter().map(|w| f64::from(*w)).sum();
+multiversion! {
+    fn block_sum(weights: &[f32]) -> f64 {
+        let mut lanes = [0f64; 8];
+        let chunks = weights.chunks_exact(8);
+        let tail = chunks.remainder();
+        for c in chunks { for i in 0..8 { lanes[i] += f64::from(c[i]); } }
+        for (i, w) in tail.iter().enumerate() { lanes[i] += f64::from(*w); }
+        lanes.iter().sum()
+    }
+}
+
+/// Inverse of the cumulative distribution over unnormalised probabilities, summed in blocks in f64.
+pub(crate) fn draw(weights: &[f32], uniform: f64) -> usize {
+    let total: f64 = weights.chunks(BLOCK).map(block_sum).sum();
     let mut left = uniform * total;
     let mut last = 0;
-    for (i, w) in weights.iter().enumerate() {
-        if *w > 0.0 {
-            last = i;
-            left -= f64::from(*w);
-            if left < 0.0 {
-                return i;
+    for (b, block) in weights.chunks(BLOCK).enumerate() {
+        let sum = block_sum(block);
+        if sum > 0.0 {
+            last = b;
+            if left < sum {
+                break;
             }
+            left -= sum;
         }
     }
-    last
+    let block = &weights[last * BLOCK..weights.len().min((last + 1) * BLOCK)];
+    let mut chosen = 0;
+    for (i, w) in block.iter().enumerate().filter(|(_, w)| **w > 0.0) {
+        chosen = i;
+        left -= f64::from(*w);
+        if left < 0.0 {
+            break;
+        }
+    }
+    last * BLOCK + chosen
+}
+
+/// Puts zero on all but the most likely tokens (top-k, then top-p).
+pub(crate) fn restrict(weights: &mut [f32], params: &SamplingParams) {
+    if params.top_p < 1.0 || params.top_k > 0 {
+        for token in most_likely(weights, params).1 {
+            weights[token] = 0.0;
+        }
+    }
 }
 
 /// The same over the most likely tokens (top-k, then top-p).
-fn draw_restricted(weights: &mut [f32], params: &SamplingParams, uniform: f64) -> usize {
+fn draw_restricted(weights: &[f32], params: &SamplingParams, uniform: f64) -> usize {
+    let (kept, _) = most_likely(weights, params);
+    let chosen: Vec<f32> = kept.iter().map(|i| weights[*i]).collect();
+    kept[draw(&chosen, uniform)]
+}
+
+/// The most likely tokens, most likely first, and the others.
+fn most_likely(weights: &[f32], params: &SamplingParams) -> (Vec<usize>, Vec<usize>) {
     let mut order: Vec<usize> = (0..weights.len()).collect();
     order.sort_unstable_by(|a, b| weights[*b].total_cmp(&weights[*a]).then(a.cmp(b)));
     let total: f64 = weights.iter().map(|w| f64::from(*w)).sum();
@@ -71,8 +120,8 @@ fn draw_restricted(weights: &mut [f32], params: &SamplingParams, uniform: f64) -
             break;
         }
     }
-    let chosen: Vec<f32> = order[..kept].iter().map(|i| weights[*i]).collect();
-    order[draw(&chosen, uniform)]
+    let others = order.split_off(kept);
+    (order, others)
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! A worker: its share of the requests, its own cache, one decoding step after another.
 
+mod speculative;
+
 use crate::blocks::BlockManager;
 use crate::prefix::PrefixCache;
 use crate::request::{Completion, EngineConfig, EngineError, FinishReason, Request};
@@ -14,6 +16,9 @@ use std::sync::{Arc, Mutex};
 /// Models up to this size decode with one worker per thread, larger ones share each product between the threads.
 const SMALL_MODEL_BYTES: u64 = 96 << 20;
 
+/// Logits from which drawing is shared between the threads.
+const PARALLEL_DRAWS: usize = 1 << 16;
+
 /// Hears of every token as it is drawn: index of the request, number of the sample, the token.
 pub type TokenListener = Box<dyn Fn(usize, usize, u32) + Send + Sync>;
 
@@ -24,12 +29,24 @@ pub struct Control {
     pub tokens: AtomicU64,
     /// Samples finished so far.
     pub samples: AtomicU64,
+    /// Tokens drafted, and those of them that were kept.
+    pub drafted: AtomicU64,
+    /// See `drafted`.
+    pub accepted: AtomicU64,
     /// Set to end early; unfinished samples are not returned.
     pub stop: Arc<AtomicBool>,
     /// Called in the worker's thread, so it must be quick. Tokens of one sample come in order.
     pub on_token: Option<TokenListener>,
     /// Called in the worker's thread with the number of samples finished so far.
     pub on_sample: Option<Box<dyn Fn(u64) + Send + Sync>>,
+}
+
+impl Control {
+    /// Share of drafted tokens that were kept, and tokens a sample got per step; nothing where none was drafted.
+    pub fn speculation(&self) -> Option<(f64, f64)> {
+        let (drafted, accepted) = (self.drafted.load(Ordering::Relaxed), self.accepted.load(Ordering::Relaxed));
+        (drafted > 0).then(|| (accepted as f64 / drafted as f64, (drafted + accepted) as f64 / drafted as f64))
+    }
 }
 
 /// Draws all samples of all requests; completions come in order of (request, sample).
@@ -56,7 +73,7 @@ pub fn generate(
     );
     let run = || Worker::new(decoder, requests, config, control, blocks).run(&queue);
     let mut done: Vec<Completion> = if workers == 1 {
-        run()
+        par::inside(run)
     } else {
         (0..workers).into_par_iter().with_max_len(1).flat_map_iter(|_| par::serial(run)).collect()
     };
@@ -108,6 +125,8 @@ struct Running {
     reserved: usize,
     tokens: Vec<u32>,
     logprobs: Vec<f32>,
+    /// Rows that the prediction module has not seen; empty where nothing is drafted.
+    pending: Vec<speculative::Pending>,
 }
 
 struct Worker<'a> {
@@ -155,7 +174,7 @@ impl<'a> Worker<'a> {
             if self.running.is_empty() {
                 break;
             }
-            self.step();
+            if self.speculates() { self.speculative_step() } else { self.step() }
         }
         self.done
     }
@@ -183,33 +202,47 @@ impl<'a> Worker<'a> {
     fn start(&mut self, request: usize, samples: std::ops::Range<usize>) {
         let r = &self.requests[request];
         let total = r.prompt.len();
-        let mut owned = self.prefixes.find(&r.prompt, &mut self.blocks);
+        // The module's keys in a block depend on the token after it: such blocks are not shared between prompts.
+        let speculates = self.speculates();
+        let mut owned = if speculates { Vec::new() } else { self.prefixes.find(&r.prompt, &mut self.blocks) };
         let known = owned.len() * BLOCK_TOKENS;
         while owned.len() < total.div_ceil(BLOCK_TOKENS) {
             owned.push(self.block());
         }
         let width = self.decoder.config.hidden_size;
-        let mut last = Vec::new();
+        let (mut last, mut trunk) = (Vec::new(), Vec::new());
         for start in (known..total).step_by(self.config.prefill_chunk.max(1)) {
             let rows = (total - start).min(self.config.prefill_chunk.max(1));
             let tokens: Arc<[u32]> = r.prompt[start..start + rows].into();
             let positions: Arc<[u32]> = (start as u32..(start + rows) as u32).collect();
             let spans = [CacheSpan { rows, start, blocks: &owned }];
-            let h = self.decoder.hidden(
-                &mut self.tape,
-                &tokens,
-                &positions,
-                &mut Attend::Cached { cache: &mut self.cache, spans: &spans },
-            );
+            let mut attend = Attend::Cached { cache: &mut self.cache, spans: &spans };
+            let x = self.decoder.trunk(&mut self.tape, &tokens, &positions, &mut attend);
+            let h = self.decoder.final_norm(&mut self.tape, x);
             last = self.tape.value(h)[(rows - 1) * width..].to_vec();
+            let known = rows.min(total - 1 - start);
+            if speculates {
+                trunk = self.tape.value(x)[(rows - 1) * width..].to_vec();
+            }
+            if speculates && known > 0 {
+                let first: Arc<[u32]> = (0..known as u32).collect();
+                let x = self.tape.select(x, &first, width);
+                let spans = [CacheSpan { rows: known, start, blocks: &owned }];
+                let mut attend = Attend::Cached { cache: &mut self.cache, spans: &spans };
+                let next: Arc<[u32]> = r.prompt[start + 1..=start + known].into();
+                self.decoder.module(&mut self.tape, 0, x, &next, &positions[..known].into(), &mut attend);
+            }
             self.tape.reset();
         }
-        self.prefixes.insert(&r.prompt, &owned, &mut self.blocks);
+        if !speculates {
+            self.prefixes.insert(&r.prompt, &owned, &mut self.blocks);
+        }
         let vocab = self.decoder.config.vocab_size;
         let mut logits = vec![0f32; vocab];
         linear::forward(&mut logits, &last, self.decoder.params.weight(self.decoder.head()), false);
         let reserved = needed(total, r.params.max_new_tokens);
-        let shared = total / BLOCK_TOKENS;
+        // With drafts every sample writes the module's row of the last prompt token.
+        let shared = if speculates { (total - 1) / BLOCK_TOKENS } else { total / BLOCK_TOKENS };
         let end = samples.end;
         for sample in samples {
             let mut blocks = owned[..shared].to_vec();
@@ -223,8 +256,14 @@ impl<'a> Worker<'a> {
                     blocks.push(copy);
                 }
             }
-            let mut s = Running { request, sample, blocks, reserved, tokens: Vec::new(), logprobs: Vec::new() };
-            if self.draw(&mut s, &mut logits.clone()) {
+            let (tokens, logprobs, pending) = (Vec::new(), Vec::new(), Vec::new());
+            let mut s = Running { request, sample, blocks, reserved, tokens, logprobs, pending };
+            let drawn = draw(r, &s, &mut logits.clone());
+            let ended = self.take_token(&mut s, drawn);
+            if speculates {
+                s.pending.push((trunk.clone(), s.tokens[0]));
+            }
+            if ended {
                 self.finish(s);
             } else {
                 self.running.push(s);
@@ -265,8 +304,9 @@ impl<'a> Worker<'a> {
         logits.resize(running.len() * vocab, 0.0);
         linear::forward(&mut logits, self.tape.value(h), self.decoder.params.weight(self.decoder.head()), false);
         self.tape.reset();
-        for (mut s, row) in running.into_iter().zip(logits.chunks_exact_mut(vocab)) {
-            if self.draw(&mut s, row) {
+        let drawn = self.draw_all(&running, &mut logits);
+        for (mut s, drawn) in running.into_iter().zip(drawn) {
+            if self.take_token(&mut s, drawn) {
                 self.finish(s);
             } else {
                 self.running.push(s);
@@ -275,11 +315,19 @@ impl<'a> Worker<'a> {
         self.logits = logits;
     }
 
-    /// Draws a sample's next token; true when it has ended.
-    fn draw(&self, s: &mut Running, logits: &mut [f32]) -> bool {
+    /// Next tokens and their log-probabilities, from a row of logits for each sample.
+    fn draw_all(&self, samples: &[Running], logits: &mut [f32]) -> Vec<(u32, f32)> {
+        let (vocab, requests) = (self.decoder.config.vocab_size, self.requests);
+        let rows: Vec<(&Running, &mut [f32])> = samples.iter().zip(logits.chunks_exact_mut(vocab)).collect();
+        if par::threads() > 1 && rows.len() * vocab >= PARALLEL_DRAWS {
+            return rows.into_par_iter().map(|(s, row)| draw(&requests[s.request], s, row)).collect();
+        }
+        rows.into_iter().map(|(s, row)| draw(&requests[s.request], s, row)).collect()
+    }
+
+    /// Appends a token to a sample; true when it has ended.
+    fn take_token(&self, s: &mut Running, (token, logprob): (u32, f32)) -> bool {
         let r = &self.requests[s.request];
-        let u = sampler::uniform(r.seed, s.sample as u64, s.tokens.len() as u64);
-        let (token, logprob) = sampler::sample(logits, &r.params, u);
         s.tokens.push(token);
         s.logprobs.push(logprob);
         self.control.tokens.fetch_add(1, Ordering::Relaxed);
@@ -306,4 +354,10 @@ impl<'a> Worker<'a> {
             finish,
         });
     }
+}
+
+/// The next token of a sample and its log-probability.
+fn draw(r: &Request, s: &Running, logits: &mut [f32]) -> (u32, f32) {
+    let u = sampler::uniform(r.seed, s.sample as u64, s.tokens.len() as u64);
+    sampler::sample(logits, &r.params, u)
 }

@@ -3,9 +3,6 @@
 //! Weight decay acts on matrices only, as usual for decoders: norm weights and biases are not decayed.
 
 use crate::multiversion;
-use crate::par::{self, Shared};
-use crate::params::{Gradients, Layout, ParamId, ParamStore};
-use rayon::prelude::*;
 
 /// Settings of the optimizer; the learning rate comes with every step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,18 +25,9 @@ impl Default for AdamWConfig {
     }
 }
 
-/// Moments and the step count.
-#[derive(Clone, Debug)]
-pub struct AdamW {
-    /// Settings.
-    pub config: AdamWConfig,
-    /// Steps taken.
-    pub step: u64,
-    moments: Vec<(Vec<f32>, Vec<f32>)>,
-}
-
 multiversion! {
-    fn update(p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], c: &Coefficients) -> () {
+    /// One step of values p with moments m and v.
+    pub(crate) fn update(p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], c: &Coefficients) -> () {
         for i in 0..p.len() {
             let g = g[i] * c.clip;
             m[i] = c.beta1 * m[i] + (1.0 - c.beta1) * g;
@@ -49,77 +37,16 @@ multiversion! {
     }
 }
 
-struct Coefficients {
-    clip: f32,
-    beta1: f32,
-    beta2: f32,
-    keep: f32,
-    rate: f32,
-    root: f32,
-    eps: f32,
-}
-
-impl AdamW {
-    /// Zero moments for every trainable parameter.
-    pub fn new(config: AdamWConfig, params: &ParamStore) -> Self {
-        let size = |p: &crate::Param| if p.trainable { p.data.len() } else { 0 };
-        AdamW {
-            config,
-            step: 0,
-            moments: params.iter().map(|(_, p)| (vec![0.0; size(p)], vec![0.0; size(p)])).collect(),
-        }
-    }
-
-    /// First and second moment of a parameter, in its stored layout.
-    pub fn moments(&self, id: ParamId) -> (&[f32], &[f32]) {
-        (&self.moments[id.0].0, &self.moments[id.0].1)
-    }
-
-    /// The same, to be restored from a checkpoint.
-    pub fn moments_mut(&mut self, id: ParamId) -> (&mut Vec<f32>, &mut Vec<f32>) {
-        let (m, v) = &mut self.moments[id.0];
-        (m, v)
-    }
-
-    /// One step at this learning rate. Returns the gradient norm before clipping; a norm that is not finite changes nothing.
-    pub fn step(&mut self, params: &mut ParamStore, grads: &Gradients, learning_rate: f64) -> f64 {
-        let norm = grads.norm();
-        if !norm.is_finite() {
-            return norm;
-        }
-        self.step += 1;
-        let c = self.config;
-        let limit = f64::from(c.max_grad_norm);
-        let clip = if limit > 0.0 && norm > limit { limit / (norm + 1e-6) } else { 1.0 };
-        let correction1 = 1.0 - f64::from(c.beta1).powi(self.step as i32);
-        let correction2 = 1.0 - f64::from(c.beta2).powi(self.step as i32);
-        params.all_mut().par_iter_mut().zip(&mut self.moments).enumerate().with_max_len(1).for_each(
-            |(i, (param, moments))| {
-                if !param.trainable {
-                    return;
-                }
-                let decays = !matches!(param.layout, Layout::Vector { .. });
-                let coefficients = Coefficients {
-                    clip: clip as f32,
-                    beta1: c.beta1,
-                    beta2: c.beta2,
-                    keep: if decays { (1.0 - learning_rate * f64::from(c.weight_decay)) as f32 } else { 1.0 },
-                    rate: (learning_rate / correction1) as f32,
-                    root: (1.0 / correction2.sqrt()) as f32,
-                    eps: c.eps,
-                };
-                let g = grads.get(ParamId(i));
-                let (p, m, v) =
-                    (Shared::new(&mut param.data), Shared::new(&mut moments.0), Shared::new(&mut moments.1));
-                par::ranges(g.len(), 1 << 16, |r| {
-                    // SAFETY: each task owns its range of all three buffers.
-                    let (p, m, v) =
-                        unsafe { (p.slice(r.start, r.len()), m.slice(r.start, r.len()), v.slice(r.start, r.len())) };
-                    update(p, m, v, &g[r], &coefficients);
-                });
-            },
-        );
-        params.refresh();
-        norm
-    }
+/// What a step multiplies with, the same for a whole tensor.
+pub(crate) struct Coefficients {
+    pub clip: f32,
+    pub beta1: f32,
+    pub beta2: f32,
+    /// Weight decay: 1 - learning rate x decay.
+    pub keep: f32,
+    /// Learning rate over the first moment's bias correction.
+    pub rate: f32,
+    /// 1 over the root of the second moment's bias correction.
+    pub root: f32,
+    pub eps: f32,
 }

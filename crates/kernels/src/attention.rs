@@ -5,9 +5,11 @@
 //! soft-max runs over whole blocks of 32 keys with the future masked to exactly zero, which is what the cached form in
 //! `cache` does too: both give the same bits.
 
-use crate::cpu::gemm::{Extent, Left, NR, Start, gemm};
-use crate::cpu::math::{self, SQUARE};
+use crate::cpu::gemm::{Extent, Left, NR, Start};
+use crate::cpu::math;
+use crate::cpu::operand::{Operand, Pairs, Singles};
 use crate::par::{self, Shared};
+use crate::params::Precision;
 use crate::scratch;
 use std::cell::RefCell;
 
@@ -15,9 +17,18 @@ use std::cell::RefCell;
 pub(crate) const TILE: usize = 48;
 
 thread_local! {
-    /// Keys as panels, values as panels, scores.
-    static FORWARD: RefCell<(Vec<f32>, Vec<f32>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new(), Vec::new())) };
+    static FORWARD: RefCell<Forward> = RefCell::new(Forward::default());
     static BACKWARD: RefCell<Scratch> = RefCell::new(Scratch::default());
+}
+
+/// Buffers of one forward task, in the words of its operands (`f32` scores apart).
+#[derive(Default)]
+struct Forward {
+    k_t: Vec<f32>,
+    v_p: Vec<f32>,
+    s: Vec<f32>,
+    q: Vec<f32>,
+    p: Vec<f32>,
 }
 
 /// Boundaries of packed sequences: `cu[i]..cu[i + 1]` are the tokens of sequence i.
@@ -82,6 +93,8 @@ pub struct Heads {
     pub dim: usize,
     /// Factor on the scores, usually H^-0.5.
     pub scale: f32,
+    /// In what numbers the products run: queries, keys, values and probabilities are rounded to it.
+    pub precision: Precision,
 }
 
 impl Heads {
@@ -90,59 +103,45 @@ impl Heads {
     }
 }
 
-/// `[ceil(L/32)][H][32]`: rows of `src` (stride `ld`) as columns of panels, zero padded.
-fn pack_transposed(dst: &mut Vec<f32>, src: &[f32], ld: usize, len: usize, dim: usize) {
-    dst.resize(len.div_ceil(NR) * dim * NR, 0.0);
-    for i0 in (0..len).step_by(SQUARE) {
-        let rows = (len - i0).min(SQUARE);
-        let panel = &mut dst[i0 / NR * dim * NR..][..dim * NR];
-        for d in (0..dim).step_by(SQUARE) {
-            let width = (dim - d).min(SQUARE);
-            math::transpose(&mut panel[d * NR + i0 % NR..], NR, &src[i0 * ld + d..], ld, rows, width);
-        }
-    }
-    if !len.is_multiple_of(NR) {
-        for row in dst[len / NR * dim * NR..].chunks_exact_mut(NR) {
-            row[len % NR..].fill(0.0);
-        }
-    }
-}
-
-/// `[ceil(H/32)][rows][32]`: rows of `src` (stride `ld`) cut into panels of 32 columns, zero padded to `rows`.
-fn pack_rows(dst: &mut Vec<f32>, src: &[f32], ld: usize, len: usize, rows: usize, dim: usize) {
-    dst.resize(dim.div_ceil(NR) * rows * NR, 0.0);
-    for c in (0..dim).step_by(NR) {
-        let width = (dim - c).min(NR);
-        let panel = &mut dst[(c / NR) * rows * NR..][..rows * NR];
-        for (i, line) in panel.chunks_exact_mut(NR).enumerate().take(len) {
-            line[..width].copy_from_slice(&src[i * ld + c..i * ld + c + width]);
-            line[width..].fill(0.0);
-        }
-        panel[len * NR..].fill(0.0);
-    }
-}
-
 /// Scores of query rows against all key panels up to `keys`: `s[i * cap + j]`.
-unsafe fn scores(
+///
+/// # Safety
+/// `q` must have `rows` rows of the head's words; `k_t` and `s` must be large enough for `keys`.
+unsafe fn scores<E: Operand>(
     s: &mut [f32],
     cap: usize,
-    q: *const f32,
-    ld: usize,
+    q: (*const f32, usize),
     rows: usize,
     k_t: &[f32],
     dim: usize,
     keys: usize,
 ) {
+    let words = E::words(dim);
     for b in 0..keys / NR {
-        let e = Extent { m: rows, outer: 1, inner: dim, n: NR };
-        let a = Left { base: q, row: ld, outer: 0, inner: 1 };
+        let e = Extent { m: rows, outer: 1, inner: words, n: NR };
+        let a = Left { base: q.0, row: q.1, outer: 0, inner: 1 };
         // SAFETY: the caller gives `rows` readable query rows; panels and scratch have the sizes computed from `keys`.
-        unsafe { gemm(e, a, k_t[b * dim * NR..].as_ptr(), NR, s[b * NR..].as_mut_ptr(), cap, Start::Zero) };
+        unsafe { E::gemm(e, a, k_t[b * words * NR..].as_ptr(), NR, s[b * NR..].as_mut_ptr(), cap, Start::Zero) };
     }
 }
 
 /// out `[T, N*H]` and, for the backward, `stats` `[T, N, 2]`: the row's largest score and one over its sum.
 pub fn forward(out: &mut [f32], stats: &mut [f32], q: &[f32], k: &[f32], v: &[f32], seg: &Segments, heads: Heads) {
+    match heads.precision {
+        Precision::F32 => forward_in::<Singles>(out, stats, q, k, v, seg, heads),
+        Precision::Bf16 | Precision::Fp8 => forward_in::<Pairs>(out, stats, q, k, v, seg, heads),
+    }
+}
+
+fn forward_in<E: Operand>(
+    out: &mut [f32],
+    stats: &mut [f32],
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    seg: &Segments,
+    heads: Heads,
+) {
     let (n, kv, dim) = (heads.query, heads.kv, heads.dim);
     let t = seg.tokens();
     assert!(
@@ -154,7 +153,7 @@ pub fn forward(out: &mut [f32], stats: &mut [f32], q: &[f32], k: &[f32], v: &[f3
     );
     let (out, stats) = (Shared::new(out), Shared::new(stats));
     par::ranges(seg.len() * kv, 1, |items| {
-        scratch::kept(&FORWARD, |(k_t, v_p, s)| {
+        scratch::kept(&FORWARD, |w| {
             for item in items {
                 let (range, g) = (seg.range(item / kv), item % kv);
                 let (t0, len) = (range.start, range.len());
@@ -163,38 +162,31 @@ pub fn forward(out: &mut [f32], stats: &mut [f32], q: &[f32], k: &[f32], v: &[f3
                 }
                 let cap = len.next_multiple_of(NR);
                 let at = (t0 * kv + g) * dim;
-                pack_transposed(k_t, &k[at..], kv * dim, len, dim);
-                pack_rows(v_p, &v[at..], kv * dim, len, cap, dim);
-                s.resize(TILE * cap, 0.0);
+                E::columns(&mut w.k_t, &k[at..], kv * dim, len, dim);
+                E::panels(&mut w.v_p, &v[at..], kv * dim, len, cap, dim);
+                w.s.resize(TILE * cap, 0.0);
                 for h in g * heads.group()..(g + 1) * heads.group() {
                     for r0 in (0..len).step_by(TILE) {
                         let rows = (len - r0).min(TILE);
                         let keys = (r0 + rows).next_multiple_of(NR);
                         let base = (t0 + r0) * n * dim + h * dim;
+                        let left = E::left(&mut w.q, &q[base..], n * dim, rows, dim);
                         // SAFETY: query rows r0..r0+rows of this segment exist; scratch was sized above.
-                        unsafe { scores(s, cap, q[base..].as_ptr(), n * dim, rows, k_t, dim, keys) };
+                        unsafe { scores::<E>(&mut w.s, cap, left, rows, &w.k_t, dim, keys) };
                         for i in 0..rows {
-                            let row = &mut s[i * cap..i * cap + keys];
+                            let row = &mut w.s[i * cap..i * cap + keys];
                             let (max, inverse) = softmax_row(row, r0 + i, heads.scale);
                             // SAFETY: only this task writes the statistics of head h of this segment.
                             let st = unsafe { stats.slice(((t0 + r0 + i) * n + h) * 2, 2) };
                             st.copy_from_slice(&[max, inverse]);
                         }
+                        let (p, ld) = E::left(&mut w.p, &w.s, cap, rows, keys);
                         for c in (0..dim).step_by(NR) {
-                            let e = Extent { m: rows, outer: 1, inner: keys, n: (dim - c).min(NR) };
-                            let a = Left { base: s.as_ptr(), row: cap, outer: 0, inner: 1 };
+                            let e = Extent { m: rows, outer: 1, inner: E::words(keys), n: (dim - c).min(NR) };
+                            let a = Left { base: p, row: ld, outer: 0, inner: 1 };
+                            let panel = w.v_p[(c / NR) * E::words(cap) * NR..].as_ptr();
                             // SAFETY: only this task writes head h of this segment's rows; panels hold `cap >= keys` rows.
-                            unsafe {
-                                gemm(
-                                    e,
-                                    a,
-                                    v_p[(c / NR) * cap * NR..].as_ptr(),
-                                    NR,
-                                    out.at(base + c),
-                                    n * dim,
-                                    Start::Zero,
-                                )
-                            };
+                            unsafe { E::gemm(e, a, panel, NR, out.at(base + c), n * dim, Start::Zero) };
                         }
                         for i in 0..rows {
                             // SAFETY: as above.
@@ -230,6 +222,26 @@ pub fn backward(
     heads: Heads,
     add: bool,
 ) {
+    match heads.precision {
+        Precision::F32 => backward_in::<Singles>(d_q, d_k, d_v, d_out, out, stats, (q, k, v), seg, heads, add),
+        Precision::Bf16 | Precision::Fp8 => {
+            backward_in::<Pairs>(d_q, d_k, d_v, d_out, out, stats, (q, k, v), seg, heads, add)
+        }
+    }
+}
+
+fn backward_in<E: Operand>(
+    d_q: &mut [f32],
+    d_k: &mut [f32],
+    d_v: &mut [f32],
+    d_out: &[f32],
+    out: &[f32],
+    stats: &[f32],
+    (q, k, v): (&[f32], &[f32], &[f32]),
+    seg: &Segments,
+    heads: Heads,
+    add: bool,
+) {
     let (n, kv, dim) = (heads.query, heads.kv, heads.dim);
     assert!(
         d_q.len() == q.len()
@@ -248,19 +260,20 @@ pub fn backward(
                     continue;
                 }
                 let at = (range.start * kv + g) * dim;
-                w.load(&k[at..], &v[at..], kv * dim, range.len(), dim);
+                w.load::<E>(&k[at..], &v[at..], kv * dim, range.len(), dim);
                 for h in g * heads.group()..(g + 1) * heads.group() {
                     for r0 in (0..range.len()).step_by(TILE) {
                         let base = (range.start + r0) * n * dim + h * dim;
                         let stats_at = ((range.start + r0) * n + h) * 2;
-                        w.tile(&q[base..], &d_out[base..], &out[base..], &stats[stats_at..], r0, n, heads);
+                        w.tile::<E>(&q[base..], &d_out[base..], &out[base..], &stats[stats_at..], r0, n, heads);
                         let rows = (range.len() - r0).min(TILE);
+                        let (d_s, ld) = E::left(&mut w.left, &w.d_s, w.cap, rows, w.keys);
                         for c in (0..dim).step_by(NR) {
-                            let e = Extent { m: rows, outer: 1, inner: w.keys, n: (dim - c).min(NR) };
-                            let a = Left { base: w.d_s.as_ptr(), row: w.cap, outer: 0, inner: 1 };
-                            let panel = w.k_p[(c / NR) * w.cap * NR..].as_ptr();
+                            let e = Extent { m: rows, outer: 1, inner: E::words(w.keys), n: (dim - c).min(NR) };
+                            let a = Left { base: d_s, row: ld, outer: 0, inner: 1 };
+                            let panel = w.k_p[(c / NR) * E::words(w.cap) * NR..].as_ptr();
                             // SAFETY: only this task writes head h of this segment's rows.
-                            unsafe { gemm(e, a, panel, NR, d_q.at(base + c), n * dim, start) };
+                            unsafe { E::gemm(e, a, panel, NR, d_q.at(base + c), n * dim, start) };
                         }
                     }
                 }
@@ -292,16 +305,18 @@ struct Scratch {
     d_s: Vec<f32>,
     d_k: Vec<f32>,
     d_v: Vec<f32>,
+    /// Rows of a left side in the words of the operands.
+    left: Vec<f32>,
 }
 
 impl Scratch {
-    fn load(&mut self, k: &[f32], v: &[f32], ld: usize, len: usize, dim: usize) {
+    fn load<E: Operand>(&mut self, k: &[f32], v: &[f32], ld: usize, len: usize, dim: usize) {
         self.len = len;
         self.cap = len.next_multiple_of(NR);
         self.wide = dim.next_multiple_of(NR);
-        pack_transposed(&mut self.k_t, k, ld, len, dim);
-        pack_transposed(&mut self.v_t, v, ld, len, dim);
-        pack_rows(&mut self.k_p, k, ld, len, self.cap, dim);
+        E::columns(&mut self.k_t, k, ld, len, dim);
+        E::columns(&mut self.v_t, v, ld, len, dim);
+        E::panels(&mut self.k_p, k, ld, len, self.cap, dim);
         for buffer in [&mut self.d_k, &mut self.d_v] {
             buffer.clear();
             buffer.resize(self.cap * self.wide, 0.0);
@@ -311,15 +326,25 @@ impl Scratch {
     }
 
     /// P and dS of one tile of queries; adds the tile's share to d_k and d_v.
-    fn tile(&mut self, q: &[f32], d_out: &[f32], out: &[f32], stats: &[f32], r0: usize, n: usize, heads: Heads) {
+    fn tile<E: Operand>(
+        &mut self,
+        q: &[f32],
+        d_out: &[f32],
+        out: &[f32],
+        stats: &[f32],
+        r0: usize,
+        n: usize,
+        heads: Heads,
+    ) {
         let (dim, ld, cap) = (heads.dim, n * heads.dim, self.cap);
         let rows = (self.len - r0).min(TILE);
         self.keys = (r0 + rows).next_multiple_of(NR);
-        // SAFETY: the slices begin at the tile's first row and hold `rows` rows of stride ld; scratch sized in `load`.
-        unsafe {
-            scores(&mut self.p, cap, q.as_ptr(), ld, rows, &self.k_t, dim, self.keys);
-            scores(&mut self.d_s, cap, d_out.as_ptr(), ld, rows, &self.v_t, dim, self.keys);
-        }
+        let left = E::left(&mut self.left, q, ld, rows, dim);
+        // SAFETY: `left` has `rows` rows; scratch sized in `load`.
+        unsafe { scores::<E>(&mut self.p, cap, left, rows, &self.k_t, dim, self.keys) };
+        let left = E::left(&mut self.left, d_out, ld, rows, dim);
+        // SAFETY: as above.
+        unsafe { scores::<E>(&mut self.d_s, cap, left, rows, &self.v_t, dim, self.keys) };
         for i in 0..rows {
             let p = &mut self.p[i * cap..i * cap + self.keys];
             let d_s = &mut self.d_s[i * cap..i * cap + self.keys];
@@ -328,15 +353,25 @@ impl Scratch {
             let delta = math::dot(&d_out[i * ld..i * ld + dim], &out[i * ld..i * ld + dim]);
             probabilities(p, d_s, max, inverse, delta, heads.scale);
         }
-        pack_rows(&mut self.q_p, q, ld, rows, rows, dim);
-        pack_rows(&mut self.d_o_p, d_out, ld, rows, rows, dim);
-        for c in 0..self.wide / NR {
-            let e = Extent { m: self.keys, outer: 1, inner: rows, n: NR };
-            for (left, right, to) in [(&self.p, &self.d_o_p, &mut self.d_v), (&self.d_s, &self.q_p, &mut self.d_k)] {
-                let a = Left { base: left.as_ptr(), row: 1, outer: 0, inner: cap };
-                // SAFETY: `left` is [rows, cap], the panel [rows, 32], `to` [cap, wide].
+        E::panels(&mut self.q_p, q, ld, rows, rows, dim);
+        E::panels(&mut self.d_o_p, d_out, ld, rows, rows, dim);
+        let lines = E::words(rows);
+        for (rows_of, right, to) in [(&self.p, &self.d_o_p, &mut self.d_v), (&self.d_s, &self.q_p, &mut self.d_k)] {
+            let (base, inner) = E::down(&mut self.left, rows_of, cap, rows, self.keys);
+            for c in 0..self.wide / NR {
+                let e = Extent { m: self.keys, outer: 1, inner: lines, n: NR };
+                let a = Left { base, row: 1, outer: 0, inner };
+                // SAFETY: the left side is [lines, keys], the panel [lines, 32], `to` [cap, wide].
                 unsafe {
-                    gemm(e, a, right[c * rows * NR..].as_ptr(), NR, to[c * NR..].as_mut_ptr(), self.wide, Start::Add)
+                    E::gemm(
+                        e,
+                        a,
+                        right[c * lines * NR..].as_ptr(),
+                        NR,
+                        to[c * NR..].as_mut_ptr(),
+                        self.wide,
+                        Start::Add,
+                    )
                 };
             }
         }

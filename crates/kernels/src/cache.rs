@@ -1,13 +1,19 @@
 //! Attention over a block cache of keys and values: prefill in any chunking and decoding in any batch.
 //!
 //! A block holds [`BLOCK_TOKENS`] tokens of every layer: keys as panels `[K][H][32]`, ready for the score product, values as
-//! `[K][ceil(H/32)][32][32]`. A sequence is a list of block numbers; sequences may share blocks of a common prefix.
+//! `[K][ceil(H/32)][32][32]`; in bf16 a word holds two values of one key (`[K][H/2][32]`) or two keys' values
+//! (`[K][ceil(H/32)][16][32]`). A sequence is a list of block numbers; sequences may share blocks of a common prefix.
+
+mod latent;
 
 use crate::attention::{Heads, TILE, softmax_row};
+use crate::cpu::bf16::halve;
 use crate::cpu::decode::{self, Chain};
-use crate::cpu::gemm::{Extent, Left, NR, Start, gemm};
+use crate::cpu::gemm::{Extent, Left, NR, Start, bf16_tiles};
 use crate::cpu::math;
+use crate::cpu::operand::{Operand, Pairs, Singles, halves};
 use crate::par::{self, Shared};
+use crate::params::Precision;
 
 /// Tokens in a cache block.
 pub const BLOCK_TOKENS: usize = NR;
@@ -19,6 +25,8 @@ const MANY_ROWS: usize = 5;
 #[derive(Default)]
 struct Step {
     s: Vec<f32>,
+    q: Vec<f32>,
+    p: Vec<f32>,
     blocks: Vec<*const f32>,
     chains: Vec<Chain>,
 }
@@ -30,22 +38,48 @@ pub struct CacheShape {
     pub layers: usize,
     /// Key/value heads K.
     pub kv_heads: usize,
-    /// Head width H.
+    /// Head width H of the keys.
     pub head_dim: usize,
+    /// In what numbers keys and values are kept and multiplied; that of the model's [`Heads`].
+    pub precision: Precision,
+    /// Head width of the values; 0 where the values are part of the keys (latent attention).
+    pub value_dim: usize,
 }
 
 impl CacheShape {
     fn panels(&self) -> usize {
-        self.head_dim.div_ceil(NR)
+        self.value_dim.div_ceil(NR)
     }
 
-    fn layer_floats(&self) -> usize {
-        self.kv_heads * (self.head_dim * NR + self.panels() * NR * NR)
+    fn values(&self) -> usize {
+        match self.precision {
+            Precision::F32 => 1,
+            Precision::Bf16 | Precision::Fp8 => 2,
+        }
+    }
+
+    /// Words of one head's keys in a block.
+    fn key_words(&self) -> usize {
+        self.head_dim.div_ceil(self.values()) * NR
+    }
+
+    /// Words of 32 columns of one head's values in a block.
+    fn value_words(&self) -> usize {
+        NR / self.values() * NR
+    }
+
+    /// Where the values of head `g` begin.
+    fn value_start(&self, g: usize) -> usize {
+        self.kv_heads * self.key_words() + g * self.panels() * self.value_words()
+    }
+
+    fn layer_words(&self) -> usize {
+        self.value_start(self.kv_heads)
     }
 
     /// Bytes of one block.
     pub fn block_bytes(&self) -> usize {
-        self.layers * self.layer_floats() * 4
+        self.layers * self.layer_words() * 4
     }
 }
 
@@ -90,7 +124,7 @@ impl KvCache {
 
     /// Makes one more block, zero-filled; returns its number.
     pub fn grow(&mut self) -> u32 {
-        self.blocks.push(vec![0.0; self.shape.layers * self.shape.layer_floats()].into_boxed_slice());
+        self.blocks.push(vec![0.0; self.shape.layers * self.shape.layer_words()].into_boxed_slice());
         (self.blocks.len() - 1) as u32
     }
 
@@ -102,25 +136,40 @@ impl KvCache {
 
     /// Writes the spans' keys and values (`[rows, K*H]`, spans one after another) for one layer.
     pub fn write(&mut self, layer: usize, k: &[f32], v: &[f32], spans: &[CacheSpan]) {
-        let CacheShape { kv_heads, head_dim, .. } = self.shape;
-        let (panels, base) = (self.shape.panels(), layer * self.shape.layer_floats());
+        let shape = self.shape;
+        let (dim, base) = (shape.head_dim, layer * shape.layer_words());
+        let mut rounded = vec![0u16; dim];
         let mut t = 0;
         for span in spans {
             for i in 0..span.rows {
                 let position = span.start + i;
                 let block = &mut self.blocks[span.blocks[position / NR] as usize][base..];
                 let slot = position % NR;
-                for g in 0..kv_heads {
-                    let at = ((t + i) * kv_heads + g) * head_dim;
-                    let keys = &mut block[g * head_dim * NR + slot..];
-                    for (d, x) in k[at..at + head_dim].iter().enumerate() {
-                        keys[d * NR] = *x;
-                    }
-                    let values = &mut block[kv_heads * head_dim * NR + g * panels * NR * NR..];
-                    for c in (0..head_dim).step_by(NR) {
-                        let width = (head_dim - c).min(NR);
-                        let to = (c / NR * NR + slot) * NR;
-                        values[to..to + width].copy_from_slice(&v[at + c..at + c + width]);
+                for g in 0..shape.kv_heads {
+                    let at = ((t + i) * shape.kv_heads + g) * dim;
+                    let (k, v) = (&k[at..at + dim], &v[at..at + dim]);
+                    let (keys, values) = (g * shape.key_words(), shape.value_start(g));
+                    match shape.precision {
+                        Precision::F32 => {
+                            for (d, x) in k.iter().enumerate() {
+                                block[keys + d * NR + slot] = *x;
+                            }
+                            for (c, x) in v.chunks(NR).enumerate() {
+                                block[values + (c * NR + slot) * NR..][..x.len()].copy_from_slice(x);
+                            }
+                        }
+                        Precision::Bf16 | Precision::Fp8 => {
+                            halve(&mut rounded, k);
+                            let block = halves(block);
+                            for (d, x) in rounded.iter().enumerate() {
+                                block[2 * (keys + d / 2 * NR + slot) + d % 2] = *x;
+                            }
+                            halve(&mut rounded, v);
+                            for (d, x) in rounded.iter().enumerate() {
+                                let line = d / NR * (NR / 2) + slot / 2;
+                                block[2 * (values + line * NR + d % NR) + slot % 2] = *x;
+                            }
+                        }
                     }
                 }
             }
@@ -130,6 +179,14 @@ impl KvCache {
 
     /// out `[rows, N*H]` for the spans' queries q, each seeing its own sequence up to its own position.
     pub fn attend(&self, layer: usize, out: &mut [f32], q: &[f32], spans: &[CacheSpan], heads: Heads) {
+        assert!(heads.precision == self.shape.precision, "cached attention: the cache is in the model's numbers");
+        match heads.precision {
+            Precision::F32 => self.attend_in::<Singles>(layer, out, q, spans, heads),
+            Precision::Bf16 | Precision::Fp8 => self.attend_in::<Pairs>(layer, out, q, spans, heads),
+        }
+    }
+
+    fn attend_in<E: Operand>(&self, layer: usize, out: &mut [f32], q: &[f32], spans: &[CacheSpan], heads: Heads) {
         let mut first = Vec::with_capacity(spans.len());
         let mut t = 0;
         for span in spans {
@@ -139,68 +196,82 @@ impl KvCache {
         assert!(q.len() == t * heads.query * heads.dim && out.len() == q.len(), "cached attention: shapes");
         let out = Shared::new(out);
         // Few query heads per key/value head: one new token's heads run side by side. Many: they are the rows of a product.
-        let side_by_side = heads.query / heads.kv < MANY_ROWS;
+        // Tiles sum in an order of their own, so that one row has to go through them, too.
+        let side_by_side = heads.query / heads.kv < MANY_ROWS && !(E::VALUES == 2 && bf16_tiles());
         let steps: Vec<usize> = (0..spans.len()).filter(|i| side_by_side && spans[*i].rows == 1).collect();
         par::ranges(steps.len(), 4, |items| {
             let mut work = Step::default();
             for i in items {
                 let i = steps[i];
-                self.step(layer, &out, q, &spans[i], first[i], heads, &mut work);
+                self.step::<E>(layer, &out, q, &spans[i], first[i], heads, &mut work);
             }
         });
         let others: Vec<usize> = (0..spans.len()).filter(|i| !(side_by_side && spans[*i].rows == 1)).collect();
         par::ranges(others.len() * heads.kv, 8, |items| {
-            let mut s = Vec::new();
+            let mut work = Step::default();
             for item in items {
                 let (i, g) = (others[item / heads.kv], item % heads.kv);
-                self.attend_head(layer, &out, q, &spans[i], first[i], g, heads, &mut s);
+                self.attend_head::<E>(layer, &out, q, &spans[i], first[i], g, heads, &mut work);
             }
         });
     }
 
     /// One new token of one sequence, all heads side by side.
-    fn step(&self, layer: usize, out: &Shared, q: &[f32], span: &CacheSpan, t: usize, heads: Heads, work: &mut Step) {
-        let (n, dim, group, panels) = (heads.query, heads.dim, heads.query / heads.kv, self.shape.panels());
+    fn step<E: Operand>(
+        &self,
+        layer: usize,
+        out: &Shared,
+        q: &[f32],
+        span: &CacheSpan,
+        t: usize,
+        heads: Heads,
+        work: &mut Step,
+    ) {
+        let (n, dim, group) = (heads.query, heads.dim, heads.query / heads.kv);
         let keys = (span.start + 1).next_multiple_of(NR);
-        let start = layer * self.shape.layer_floats();
-        let Step { s, blocks, chains } = work;
+        let start = layer * self.shape.layer_words();
+        let Step { s, q: q_words, p, blocks, chains } = work;
+        let (left, ld) = E::left(q_words, &q[t * n * dim..], dim, n, dim);
         s.resize(n * keys, 0.0);
         blocks.clear();
         blocks.extend(span.blocks[..keys / NR].iter().map(|b| self.blocks[*b as usize].as_ptr()));
         chains.clear();
         chains.extend((0..n).map(|h| Chain {
-            left: q[(t * n + h) * dim..].as_ptr(),
-            offset: start + h / group * dim * NR,
+            // SAFETY: there are n rows of ld words.
+            left: unsafe { left.add(h * ld) },
+            offset: start + h / group * self.shape.key_words(),
             out: s[h * keys..].as_mut_ptr(),
             width: NR,
         }));
         // SAFETY: the query row exists (asserted by the caller); every block holds this layer's keys; s has `keys` per head.
-        unsafe { decode::scores(chains, blocks, dim) };
+        unsafe { decode::scores(chains, group, blocks, E::words(dim), E::VALUES == 2) };
         let mut inverse = [0f32; 256];
         for (h, row) in s.chunks_exact_mut(keys).enumerate() {
             inverse[h] = softmax_row(row, span.start, heads.scale).1;
         }
+        let (left, ld) = E::left(p, s, keys, n, keys);
         chains.clear();
-        for h in 0..n {
+        for first in (0..n).step_by(group) {
             for c in (0..dim).step_by(NR) {
-                chains.push(Chain {
-                    left: s[h * keys..].as_ptr(),
-                    offset: start + heads.kv * dim * NR + (h / group * panels + c / NR) * NR * NR,
+                chains.extend((first..first + group).map(|h| Chain {
+                    // SAFETY: as above.
+                    left: unsafe { left.add(h * ld) },
+                    offset: start + self.shape.value_start(h / group) + c / NR * self.shape.value_words(),
                     // SAFETY: this task alone writes this row.
                     out: unsafe { out.at((t * n + h) * dim + c) },
                     width: (dim - c).min(NR),
-                });
+                }));
             }
         }
-        // SAFETY: s has a weight for each of the blocks' keys, masked ones zero; blocks hold this layer's values.
-        unsafe { decode::values(chains, blocks) };
+        // SAFETY: there is a weight for each of the blocks' keys, masked ones zero; blocks hold this layer's values.
+        unsafe { decode::values(chains, group, blocks, E::VALUES == 2) };
         for (h, inverse) in inverse.iter().enumerate().take(n) {
             // SAFETY: as above.
             math::scale(unsafe { out.slice((t * n + h) * dim, dim) }, *inverse);
         }
     }
 
-    fn attend_head(
+    fn attend_head<E: Operand>(
         &self,
         layer: usize,
         out: &Shared,
@@ -209,8 +280,10 @@ impl KvCache {
         t0: usize,
         g: usize,
         heads: Heads,
-        s: &mut Vec<f32>,
+        work: &mut Step,
     ) {
+        let shape = self.shape;
+        let Step { s, q: q_words, p, .. } = work;
         let (n, dim, group) = (heads.query, heads.dim, heads.query / heads.kv);
         let cap = (span.start + span.rows).next_multiple_of(NR);
         s.resize(TILE.max(group) * cap, 0.0);
@@ -226,29 +299,32 @@ impl KvCache {
             let position = |i: usize| span.start + if span.rows == 1 { 0 } else { r0 + i };
             let keys = (position(rows - 1) + 1).next_multiple_of(NR);
             let base = (t0 + r0) * n * dim + h * dim;
-            let panels = self.shape.panels();
-            let start = layer * self.shape.layer_floats();
+            let start = layer * shape.layer_words();
             let blocks = &span.blocks[..keys / NR];
+            let (left, ld) = E::left(q_words, &q[base..], stride, rows, dim);
             for (b, block) in blocks.iter().enumerate() {
-                let k_t = &self.blocks[*block as usize][start + g * dim * NR..];
-                let e = Extent { m: rows, outer: 1, inner: dim, n: NR };
-                let a = Left { base: q[base..].as_ptr(), row: stride, outer: 0, inner: 1 };
-                // SAFETY: the query rows exist (asserted by the caller), the block holds dim rows of 32 keys for head g.
-                unsafe { gemm(e, a, k_t.as_ptr(), NR, s[b * NR..].as_mut_ptr(), cap, Start::Zero) };
+                let k_t = &self.blocks[*block as usize][start + g * shape.key_words()..];
+                let e = Extent { m: rows, outer: 1, inner: E::words(dim), n: NR };
+                let a = Left { base: left, row: ld, outer: 0, inner: 1 };
+                // SAFETY: the query rows exist (asserted by the caller), the block holds 32 keys for head g.
+                unsafe { E::gemm(e, a, k_t.as_ptr(), NR, s[b * NR..].as_mut_ptr(), cap, Start::Zero) };
             }
             let mut inverse = [0f32; 256];
             for i in 0..rows {
                 inverse[i] = softmax_row(&mut s[i * cap..i * cap + keys], position(i), heads.scale).1;
             }
+            let (left, ld) = E::left(p, s, cap, rows, keys);
             for (b, block) in blocks.iter().enumerate() {
-                let values =
-                    &self.blocks[*block as usize][start + self.shape.kv_heads * dim * NR + g * panels * NR * NR..];
+                let values = &self.blocks[*block as usize][start + shape.value_start(g)..];
                 for c in (0..dim).step_by(NR) {
-                    let e = Extent { m: rows, outer: 1, inner: NR, n: (dim - c).min(NR) };
-                    let a = Left { base: s[b * NR..].as_ptr(), row: cap, outer: 0, inner: 1 };
+                    let e = Extent { m: rows, outer: 1, inner: E::words(NR), n: (dim - c).min(NR) };
+                    // SAFETY: the words of block b lie inside each of the rows.
+                    let base_words = unsafe { left.add(b * E::words(NR)) };
+                    let a = Left { base: base_words, row: ld, outer: 0, inner: 1 };
+                    let values = values[c / NR * shape.value_words()..].as_ptr();
                     let start = if b == 0 { Start::Zero } else { Start::Chain };
                     // SAFETY: this task alone writes these heads of this span's rows.
-                    unsafe { gemm(e, a, values[c * NR..].as_ptr(), NR, out.at(base + c), stride, start) };
+                    unsafe { E::gemm(e, a, values, NR, out.at(base + c), stride, start) };
                 }
             }
             for (i, inverse) in inverse.iter().enumerate().take(rows) {

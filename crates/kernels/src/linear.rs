@@ -5,10 +5,10 @@
 
 use crate::cpu::gemm::{Extent, Left, NR, Start, gemm};
 use crate::cpu::math::{SQUARE, transpose};
-use crate::linear_bf16;
 use crate::par::{self, Shared};
 use crate::params::Weight;
 use crate::quant;
+use crate::{linear_bf16, linear_fp8};
 
 /// Rows of x that one task takes while a panel stays in cache.
 const ROW_BLOCK: usize = 96;
@@ -19,7 +19,10 @@ const TOKEN_BLOCK: usize = 256;
 pub fn forward(y: &mut [f32], x: &[f32], w: Weight, add: bool) {
     let (n, k) = (w.n, w.k);
     if let Some(quantized) = w.quantized {
-        return quant::forward(y, x, quantized, add);
+        return quant::forward_all(&mut [(y, quantized)], x, add);
+    }
+    if let Some(blocks) = w.fp8 {
+        return linear_fp8::forward(y, x, blocks, n, k, add);
     }
     if let Some(packed) = w.packed {
         return linear_bf16::forward(y, x, packed, n, k, add);
@@ -50,6 +53,22 @@ pub fn forward(y: &mut [f32], x: &[f32], w: Weight, add: bool) {
     }
 }
 
+/// Several products with the same x, each `[m, n_i]` = x W_i^T: x is rounded once, and the threads meet once.
+pub fn forward_all(outputs: &mut [(&mut [f32], Weight)], x: &[f32]) {
+    if outputs.iter().all(|(_, w)| w.quantized.is_some()) {
+        let mut all: Vec<_> = outputs.iter_mut().filter_map(|(y, w)| Some((&mut **y, w.quantized?))).collect();
+        return quant::forward_all(&mut all, x, false);
+    }
+    if outputs.iter().all(|(_, w)| w.packed.is_some() && w.quantized.is_none()) {
+        let k = outputs.first().map_or(1, |(_, w)| w.k);
+        let mut all: Vec<_> = outputs.iter_mut().filter_map(|(y, w)| Some((&mut **y, w.packed?, w.n))).collect();
+        return linear_bf16::forward_all(&mut all, x, k);
+    }
+    for (y, w) in outputs {
+        forward(y, x, *w, false);
+    }
+}
+
 /// Adds a bias `[n]` to every row of y `[m, n]`.
 pub fn add_bias(y: &mut [f32], b: &[f32]) {
     for row in y.chunks_exact_mut(b.len()) {
@@ -73,6 +92,9 @@ pub fn bias_backward(d_b: &mut [f32], d_y: &[f32]) {
 /// d_x `[m, k]` = d_y `[m, n]` W, or += with `add`. Works on transposed tiles of 32 rows, so that W is read as it lies.
 pub fn backward_input(d_x: &mut [f32], d_y: &[f32], w: Weight, add: bool) {
     let (n, k) = (w.n, w.k);
+    if let Some(blocks) = w.fp8 {
+        return linear_fp8::backward_input(d_x, d_y, blocks, n, k, add);
+    }
     if let Some(packed) = w.packed {
         return linear_bf16::backward_input(d_x, d_y, packed, n, k, add);
     }
@@ -137,6 +159,9 @@ fn transpose_in(t: &mut [f32], rows: &[f32], n: usize) {
 /// d_w (panels of the shape of w) += d_y^T x, summed over tokens in order.
 pub fn backward_weight(d_w: &mut [f32], d_y: &[f32], x: &[f32], w: Weight) {
     let (n, k) = (w.n, w.k);
+    if w.fp8.is_some() {
+        return linear_fp8::backward_weight(d_w, d_y, x, n, k);
+    }
     if w.packed.is_some() {
         return linear_bf16::backward_weight(d_w, d_y, x, n, k);
     }

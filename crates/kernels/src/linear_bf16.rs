@@ -5,7 +5,9 @@
 //! so no result depends on how the work was split.
 
 use crate::cpu::bf16::{TILE_PADDING, interleave, pair_rows};
-use crate::cpu::gemm::{Extent, Left, NR, Start, gemm_bf16};
+use crate::cpu::gemm::{Extent, Left, NR, Start, bf16_tiles, gemm_bf16};
+use crate::cpu::math::{SQUARE, transpose};
+use crate::cpu::operand::{as_f32, as_u32};
 use crate::par::{self, Shared};
 use crate::scratch;
 use std::cell::RefCell;
@@ -96,16 +98,6 @@ fn pair_rows_of_panel(dst: &mut [u32; NR / 2], src: &[f32]) {
     }
 }
 
-fn as_f32(words: &mut [u32]) -> &mut [f32] {
-    // SAFETY: same size and alignment, every bit pattern is valid for both.
-    unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), words.len()) }
-}
-
-fn as_u32(words: &mut [f32]) -> &mut [u32] {
-    // SAFETY: as above.
-    unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), words.len()) }
-}
-
 /// y `[m, n]` = x `[m, k]` W^T, or y += x W^T with `add` (the product is summed first, then added).
 pub fn forward(y: &mut [f32], x: &[f32], w: &Packed, n: usize, k: usize, add: bool) {
     assert_eq!(w.forward.len(), n.div_ceil(NR) * k.div_ceil(2) * NR, "bf16 linear: packed weights");
@@ -119,16 +111,38 @@ pub fn backward_input(d_x: &mut [f32], d_y: &[f32], w: &Packed, n: usize, k: usi
     product(d_x, d_y, &w.backward, k, n, pairs, add);
 }
 
+/// y_i `[m, n_i]` = x `[m, k]` W_i^T for several matrices.
+pub fn forward_all(outputs: &mut [(&mut [f32], &Packed, usize)], x: &[f32], k: usize) {
+    let m = x.len() / k;
+    let mut targets = Vec::with_capacity(outputs.len());
+    for (y, w, n) in outputs {
+        assert!(w.forward.len() == n.div_ceil(NR) * k.div_ceil(2) * NR && y.len() == m * *n, "bf16 linear: shapes");
+        targets.push(Target { out: Shared::new(y), panels: &w.forward, n: *n });
+    }
+    products(&targets, x, k, k.div_ceil(2), Start::Zero);
+}
+
+/// Where a product goes, and the matrix it is made with: panels `[ceil(n/32)][pairs][32]`.
+struct Target<'a> {
+    out: Shared,
+    panels: &'a [u32],
+    n: usize,
+}
+
 /// y `[m, n]` from x `[m, k]` and panels `[ceil(n/32)][pairs][32]`; pairs beyond k meet zeros.
 fn product(y: &mut [f32], x: &[f32], panels: &[u32], n: usize, k: usize, pairs: usize, add: bool) {
+    assert!(y.len() == x.len() / k * n, "bf16 linear: shapes");
+    let start = if add { Start::Add } else { Start::Zero };
+    products(&[Target { out: Shared::new(y), panels, n }], x, k, pairs, start);
+}
+
+fn products(targets: &[Target], x: &[f32], k: usize, pairs: usize, start: Start) {
     let m = x.len() / k;
-    assert!(y.len() == m * n && x.len() == m * k, "bf16 linear: shapes");
-    let count = n.div_ceil(NR);
+    assert!(x.len() == m * k, "bf16 linear: shapes");
     // A row more than its words, so that rows do not fall on the same lines of the first-level cache.
     let ld = (k / 2 + 1).max(pairs).next_multiple_of(16) + 16;
     let block = (BLOCK_BYTES / (ld * 4) / TILE * TILE).clamp(2 * TILE, 16 * TILE);
-    let start = if add { Start::Add } else { Start::Zero };
-    let out = Shared::new(y);
+    let count: usize = targets.iter().map(|t| t.n.div_ceil(NR)).sum();
     let run = |rows: std::ops::Range<usize>, cols: std::ops::Range<usize>| {
         with_scratch(&ROWS, block.min(rows.len()) * ld, |scratch| {
             let mut r = rows.start;
@@ -138,12 +152,19 @@ fn product(y: &mut [f32], x: &[f32], panels: &[u32], n: usize, k: usize, pairs: 
                 for row in scratch[..m * ld].chunks_exact_mut(ld) {
                     row[k.div_ceil(2)..pairs.max(k.div_ceil(2))].fill(0);
                 }
-                for p in cols.clone() {
-                    let e = Extent { m, outer: 1, inner: pairs, n: (n - p * NR).min(NR) };
-                    let a = Left { base: scratch.as_ptr().cast(), row: ld, outer: 0, inner: 1 };
-                    let b = panels[p * pairs * NR..].as_ptr().cast();
-                    // SAFETY: scratch holds m rows of ld words, panel p exists (asserted); tasks own disjoint rows or columns.
-                    unsafe { gemm_bf16(e, a, b, NR, out.at(r * n + p * NR), n, start) };
+                let mut first = 0;
+                for Target { out, panels, n } in targets {
+                    let own = n.div_ceil(NR);
+                    for p in cols.start.max(first)..cols.end.min(first + own) {
+                        let p = p - first;
+                        let e = Extent { m, outer: 1, inner: pairs, n: (n - p * NR).min(NR) };
+                        let a = Left { base: scratch.as_ptr().cast(), row: ld, outer: 0, inner: 1 };
+                        let b = panels[p * pairs * NR..].as_ptr().cast();
+                        // SAFETY: scratch holds m rows of ld words, panel p exists (asserted); tasks own disjoint rows or
+                        // columns.
+                        unsafe { gemm_bf16(e, a, b, NR, out.at(r * n + p * NR), *n, start) };
+                    }
+                    first += own;
                 }
                 r += m;
             }
@@ -158,9 +179,15 @@ fn product(y: &mut [f32], x: &[f32], panels: &[u32], n: usize, k: usize, pairs: 
 
 /// d_w (f32 panels of `[n, k]`) += d_y^T x, summed over tokens in order, [`TOKEN_BLOCK`] at a time.
 pub fn backward_weight(d_w: &mut [f32], d_y: &[f32], x: &[f32], n: usize, k: usize) {
+    weight_gradient(d_w, d_y, x, n, k, bf16_tiles());
+}
+
+/// The same with the columns of x packed as rows (which matrix tiles want) or in tiles of lines.
+fn weight_gradient(d_w: &mut [f32], d_y: &[f32], x: &[f32], n: usize, k: usize, as_rows: bool) {
     let m = d_y.len() / n;
     assert!(x.len() == m * k && d_w.len() == n.div_ceil(NR) * NR * k, "bf16 weight gradient: shapes");
-    let (count, tiles) = (n.div_ceil(NR), k.div_ceil(TILE));
+    let height = if as_rows { NR } else { TILE };
+    let (count, tiles) = (n.div_ceil(NR), k.div_ceil(height));
     let pieces = if count >= par::threads() * 2 { 1 } else { (par::threads() * 2).div_ceil(count).min(tiles) };
     let step = tiles.div_ceil(pieces);
     let pieces = tiles.div_ceil(step);
@@ -168,27 +195,28 @@ pub fn backward_weight(d_w: &mut [f32], d_y: &[f32], x: &[f32], n: usize, k: usi
     for t0 in (0..m).step_by(TOKEN_BLOCK) {
         let tokens = (m - t0).min(TOKEN_BLOCK);
         let pairs = tokens.div_ceil(2);
-        with_scratch(&ROWS, tiles * tile_words(pairs), |packed| {
-            pack_tokens(packed, &x[t0 * k..(t0 + tokens) * k], k, pairs);
-            par::ranges(count * pieces, 1, |tasks| {
-                with_scratch(&PANEL, pairs * NR, |block| {
-                    let mut loaded = usize::MAX;
+        let tile_words = if as_rows { NR * row_words(pairs) } else { tile_words(pairs) };
+        with_scratch(&ROWS, tiles * tile_words, |packed| {
+            match as_rows {
+                true => pack_token_rows(packed, &x[t0 * k..(t0 + tokens) * k], k, pairs),
+                false => pack_tokens(packed, &x[t0 * k..(t0 + tokens) * k], k, pairs),
+            }
+            with_scratch(&PANEL, count * panel_words(pairs), |panels| {
+                pack_columns(panels, &d_y[t0 * n..(t0 + tokens) * n], n, pairs);
+                par::ranges(count * pieces, 1, |tasks| {
                     for task in tasks {
                         let (p, piece) = (task / pieces, task % pieces);
-                        if loaded != p {
-                            pack_columns(block, &d_y[t0 * n..(t0 + tokens) * n], n, p * NR);
-                            loaded = p;
-                        }
+                        let panel = panels[p * panel_words(pairs)..].as_ptr().cast();
                         for tile in piece * step..((piece + 1) * step).min(tiles) {
-                            let rows = (k - tile * TILE).min(TILE);
+                            let rows = (k - tile * height).min(height);
                             let e = Extent { m: rows, outer: 1, inner: pairs, n: NR };
-                            let base = packed[tile * tile_words(pairs)..].as_ptr().cast();
-                            let a = Left { base, row: 1, outer: 0, inner: TILE };
-                            // SAFETY: the tile holds `pairs` rows of 12 words, the block of 32; this task alone writes rows
-                            // of this tile of panel p.
+                            let base = packed[tile * tile_words..].as_ptr().cast();
+                            let (row, inner) = if as_rows { (row_words(pairs), 1) } else { (1, TILE) };
+                            let a = Left { base, row, outer: 0, inner };
+                            // SAFETY: the tile holds `pairs` lines of 12 words, or 32 rows of as many; the panel lines of 32;
+                            // this task alone writes rows of this tile of panel p.
                             unsafe {
-                                let c = out.at((p * k + tile * TILE) * NR);
-                                gemm_bf16(e, a, block.as_ptr().cast(), NR, c, NR, Start::Add);
+                                gemm_bf16(e, a, panel, NR, out.at((p * k + tile * height) * NR), NR, Start::Add);
                             }
                         }
                     }
@@ -196,6 +224,32 @@ pub fn backward_weight(d_w: &mut [f32], d_y: &[f32], x: &[f32], n: usize, k: usi
             });
         });
     }
+}
+
+/// Words of one row of [`pack_token_rows`].
+fn row_words(pairs: usize) -> usize {
+    pairs.next_multiple_of(SQUARE) + SQUARE
+}
+
+/// x `[tokens, k]` as rows `[k]` of pairs of tokens; missing tokens are zero.
+fn pack_token_rows(packed: &mut [u32], x: &[f32], k: usize, pairs: usize) {
+    let (tokens, words) = (x.len() / k, row_words(pairs));
+    let to = Shared::new(as_f32(packed));
+    par::ranges(k.div_ceil(SQUARE), (1_usize << 13).div_ceil(tokens * SQUARE).max(1), |range| {
+        let (mut square, zeros) = ([0u32; SQUARE * SQUARE], [0f32; SQUARE]);
+        for block in range {
+            let (from, width) = (block * SQUARE, (k - block * SQUARE).min(SQUARE));
+            // SAFETY: each task owns its rows.
+            let rows = unsafe { to.slice(from * words, SQUARE * words) };
+            for p0 in (0..pairs).step_by(SQUARE) {
+                for (i, line) in square.chunks_exact_mut(SQUARE).enumerate() {
+                    let row = |t: usize| if t < tokens { &x[t * k + from..][..width] } else { &zeros[..width] };
+                    interleave(&mut line[..width], row(2 * (p0 + i)), row(2 * (p0 + i) + 1));
+                }
+                transpose(&mut rows[p0..], words, as_f32(&mut square), SQUARE, SQUARE, SQUARE);
+            }
+        }
+    });
 }
 
 /// Words of one tile of packed tokens.
@@ -243,17 +297,29 @@ fn pack_lines_plain(out: &mut [u32], x: &[f32], k: usize, from: usize, p0: usize
     }
 }
 
-/// Columns `from..from + 32` of d_y `[tokens, n]` as pairs of tokens `[pairs][32]`, zero padded.
-fn pack_columns(block: &mut [u32], d_y: &[f32], n: usize, from: usize) {
-    let width = (n - from).min(NR);
-    let zeros = [0f32; NR];
-    let rows = d_y.len() / n;
-    for (p, line) in block.chunks_exact_mut(NR).enumerate() {
-        let low = &d_y[2 * p * n + from..][..width];
-        let high = if 2 * p + 1 < rows { &d_y[(2 * p + 1) * n + from..][..width] } else { &zeros[..width] };
-        interleave(&mut line[..width], low, high);
-        line[width..].fill(0);
-    }
+/// Words of one panel of packed gradients; a line more than it needs, so that panels do not fall on the same lines of the
+/// caches.
+fn panel_words(pairs: usize) -> usize {
+    (pairs + 1) * NR
+}
+
+/// d_y `[tokens, n]` as pairs of tokens in panels `[ceil(n/32)]` of `[pairs][32]`, zero padded.
+fn pack_columns(panels: &mut [u32], d_y: &[f32], n: usize, pairs: usize) {
+    let (count, words) = (n.div_ceil(NR), panel_words(pairs));
+    let (zeros, rows) = ([0f32; NR], d_y.len() / n);
+    let to = Shared::new(as_f32(panels));
+    par::ranges(pairs, (1_usize << 13).div_ceil(n).max(8), |range| {
+        for p in range {
+            for panel in 0..count {
+                let (from, width) = (panel * NR, (n - panel * NR).min(NR));
+                let row = |t: usize| if t < rows { &d_y[t * n + from..][..width] } else { &zeros[..width] };
+                // SAFETY: each task owns its lines.
+                let line = as_u32(unsafe { to.slice(panel * words + p * NR, NR) });
+                interleave(&mut line[..width], row(2 * p), row(2 * p + 1));
+                line[width..].fill(0);
+            }
+        }
+    });
 }
 
 #[cfg(test)]
@@ -298,11 +364,13 @@ mod tests {
                 close(&d_x, &want, 1e-4);
             }
             let layout = Layout::Panels { n, k };
-            let mut d_w = layout.store(vec![0.25; n * k]);
             let want: Vec<f64> =
                 (0..n * k).map(|i| 0.25 + (0..m).map(|p| rd[p * n + i / k] * rx[p * k + i % k]).sum::<f64>()).collect();
-            backward_weight(&mut d_w, &d_y, &x, n, k);
-            close(&layout.load(&d_w), &want, 3e-4);
+            for as_rows in [false, true] {
+                let mut d_w = layout.store(vec![0.25; n * k]);
+                weight_gradient(&mut d_w, &d_y, &x, n, k, as_rows);
+                close(&layout.load(&d_w), &want, 3e-4);
+            }
         }
     }
 

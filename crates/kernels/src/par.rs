@@ -19,6 +19,12 @@ pub fn serial<R>(f: impl FnOnce() -> R) -> R {
     result
 }
 
+/// Runs `f` on a thread of the pool. A split made outside it puts its caller to sleep and wakes another thread, every time;
+/// inside it the caller begins at once.
+pub fn inside<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+    if SERIAL.get() || rayon::current_thread_index().is_some() { f() } else { rayon::scope(|_| f()) }
+}
+
 /// Number of threads a split may use here.
 pub fn threads() -> usize {
     if SERIAL.get() { 1 } else { rayon::current_num_threads() }
@@ -41,15 +47,15 @@ pub fn ranges(n: usize, grain: usize, f: impl Fn(Range<usize>) + Sync) {
 
 /// A raw pointer that may cross threads; the user promises disjoint access.
 #[derive(Clone, Copy)]
-pub(crate) struct Shared(*mut f32);
+pub(crate) struct Shared<T = f32>(*mut T);
 
 // SAFETY: every use writes ranges that no other task touches (stated where it is used).
-unsafe impl Send for Shared {}
+unsafe impl<T: Send> Send for Shared<T> {}
 // SAFETY: as above.
-unsafe impl Sync for Shared {}
+unsafe impl<T: Send> Sync for Shared<T> {}
 
-impl Shared {
-    pub(crate) fn new(data: &mut [f32]) -> Self {
+impl<T> Shared<T> {
+    pub(crate) fn new(data: &mut [T]) -> Self {
         Shared(data.as_mut_ptr())
     }
 
@@ -57,7 +63,7 @@ impl Shared {
     ///
     /// # Safety
     /// `at` must be inside the slice this was made from.
-    pub(crate) unsafe fn at(&self, at: usize) -> *mut f32 {
+    pub(crate) unsafe fn at(&self, at: usize) -> *mut T {
         unsafe { self.0.add(at) }
     }
 
@@ -66,7 +72,7 @@ impl Shared {
     /// # Safety
     /// The range must be inside the slice this was made from, and no other task may touch it meanwhile.
     #[allow(clippy::mut_from_ref)]
-    pub(crate) unsafe fn slice(&self, at: usize, len: usize) -> &mut [f32] {
+    pub(crate) unsafe fn slice(&self, at: usize, len: usize) -> &mut [T] {
         unsafe { std::slice::from_raw_parts_mut(self.0.add(at), len) }
     }
 }

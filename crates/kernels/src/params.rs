@@ -6,6 +6,7 @@
 
 use crate::cpu::NR;
 use crate::linear_bf16::Packed;
+use crate::linear_fp8::{self, Blocks};
 use crate::quant::{QuantRows, Quantized};
 use rayon::prelude::*;
 
@@ -99,6 +100,9 @@ pub enum Precision {
     F32,
     /// Operands rounded to bf16.
     Bf16,
+    /// Operands of linear layers in E4M3 with scales per tile (see [`crate::linear_fp8`]); embedding, output head and router
+    /// in bf16.
+    Fp8,
 }
 
 impl Precision {
@@ -123,6 +127,8 @@ pub struct Weight<'a> {
     pub panels: &'a [f32],
     /// The same in bf16, when products run in it.
     pub packed: Option<&'a Packed>,
+    /// The same in FP8, when products run in it.
+    pub fp8: Option<&'a Blocks>,
     /// The same in whole numbers; `panels` is empty then.
     pub quantized: Option<&'a Quantized>,
 }
@@ -130,7 +136,7 @@ pub struct Weight<'a> {
 impl<'a> Weight<'a> {
     /// A matrix whose products run in f32.
     pub fn f32(panels: &'a [f32], n: usize, k: usize) -> Self {
-        Weight { n, k, panels, packed: None, quantized: None }
+        Weight { n, k, panels, packed: None, fp8: None, quantized: None }
     }
 }
 
@@ -147,6 +153,8 @@ pub struct Param {
     pub trainable: bool,
     /// Matrices of a bf16 store: the values rounded, as of the last [`ParamStore::refresh`].
     packed: Option<Packed>,
+    /// The same in FP8.
+    fp8: Option<Blocks>,
     /// A matrix for inference only; `data` is empty then.
     quantized: Option<Quantized>,
 }
@@ -184,7 +192,8 @@ impl ParamStore {
     pub fn add(&mut self, name: impl Into<String>, layout: Layout, values: Vec<f32>) -> ParamId {
         assert_eq!(values.len(), layout.shape().iter().product::<usize>(), "values do not fill the layout");
         let data = layout.store(values);
-        self.params.push(Param { name: name.into(), layout, data, trainable: true, packed: None, quantized: None });
+        let name = name.into();
+        self.params.push(Param { name, layout, data, trainable: true, packed: None, fp8: None, quantized: None });
         self.stale = true;
         ParamId(self.params.len() - 1)
     }
@@ -199,6 +208,7 @@ impl ParamStore {
             data: Vec::new(),
             trainable: false,
             packed: None,
+            fp8: None,
             quantized,
         });
         ParamId(self.params.len() - 1)
@@ -236,10 +246,15 @@ impl ParamStore {
     pub fn refresh(&mut self) {
         let (precision, gradients) = (self.precision, self.gradients);
         self.params.par_iter_mut().with_max_len(1).for_each(|p| match (precision, p.layout) {
-            (Precision::Bf16, Layout::Panels { n, k }) if p.quantized.is_none() => {
+            (Precision::Fp8, Layout::Panels { n, k }) if p.quantized.is_none() && linear_fp8::applies_to(&p.name) => {
+                p.packed = None;
+                p.fp8.get_or_insert_default().quantise(&p.data, n, k);
+            }
+            (Precision::Bf16 | Precision::Fp8, Layout::Panels { n, k }) if p.quantized.is_none() => {
+                p.fp8 = None;
                 p.packed.get_or_insert_default().pack(&p.data, n, k, gradients);
             }
-            _ => p.packed = None,
+            _ => (p.packed, p.fp8) = (None, None),
         });
         self.stale = false;
     }
@@ -247,13 +262,13 @@ impl ParamStore {
     /// A matrix for the products.
     ///
     /// # Panics
-    /// When values of a bf16 store changed without a [`ParamStore::refresh`].
+    /// When values of a bf16 or FP8 store changed without a [`ParamStore::refresh`].
     pub fn weight(&self, id: ParamId) -> Weight<'_> {
         assert!(!self.stale || self.precision == Precision::F32, "parameters changed and were not refreshed");
         let p = &self.params[id.0];
         let shape = p.layout.shape();
-        let (packed, quantized) = (p.packed.as_ref(), p.quantized.as_ref());
-        Weight { n: shape[0], k: shape[1], panels: &p.data, packed, quantized }
+        let (packed, fp8, quantized) = (p.packed.as_ref(), p.fp8.as_ref(), p.quantized.as_ref());
+        Weight { n: shape[0], k: shape[1], panels: &p.data, packed, fp8, quantized }
     }
 
     /// All parameters, to be changed; raises the version.
@@ -268,6 +283,21 @@ impl ParamStore {
         self.version += 1;
         self.stale = true;
         &mut self.params[id.0]
+    }
+
+    /// Values of a vector, to be changed; raises the version. No product reads vectors, so nothing has to be rounded anew.
+    ///
+    /// # Panics
+    /// When the parameter is no vector.
+    pub fn vector_mut(&mut self, id: ParamId) -> &mut [f32] {
+        assert!(matches!(self.params[id.0].layout, Layout::Vector { .. }), "{} is no vector", self.params[id.0].name);
+        self.version += 1;
+        &mut self.params[id.0].data
+    }
+
+    /// Takes a parameter out of the reach of gradients and optimizer.
+    pub fn freeze(&mut self, id: ParamId) {
+        self.params[id.0].trainable = false;
     }
 
     /// Values of a parameter in their layout.
@@ -356,6 +386,15 @@ impl Gradients {
     pub fn get_mut(&mut self, id: ParamId) -> Option<&mut [f32]> {
         let d = &mut self.data[id.0];
         if d.is_empty() { None } else { Some(d) }
+    }
+
+    /// Gradients of several distinct parameters at once, in the order asked for; empty for frozen ones.
+    ///
+    /// # Panics
+    /// When a parameter is asked for twice.
+    pub fn get_many_mut(&mut self, ids: impl Iterator<Item = ParamId>) -> Vec<&mut [f32]> {
+        let mut all: Vec<Option<&mut [f32]>> = self.data.iter_mut().map(|d| Some(d.as_mut_slice())).collect();
+        ids.map(|id| all[id.0].take().expect("parameters are distinct")).collect()
     }
 
     /// Gradient of a parameter (empty when frozen).

@@ -1,4 +1,5 @@
-//! Rotary position embedding, half-split pairing (elements i and i + H/2 form a pair), as Llama and Qwen use it.
+//! Rotary position embedding. Half-split pairing (elements i and i + H/2 form a pair), as Llama and Qwen use it, or
+//! interleaved pairing (2i and 2i + 1) on a part of every head, as DeepSeek uses it.
 
 use crate::multiversion;
 use crate::par::{self, Shared};
@@ -10,13 +11,20 @@ const CHUNK: usize = 512;
 #[derive(Debug)]
 pub struct Rope {
     inv_freq: Vec<f32>,
+    /// Factor on cosines and sines (YaRN's attention factor).
+    factor: f32,
     chunks: Vec<OnceLock<Vec<f32>>>,
 }
 
 impl Rope {
     /// For positions below `max_positions`; `inv_freq` `[H/2]`.
     pub fn new(inv_freq: Vec<f32>, max_positions: usize) -> Self {
-        Rope { inv_freq, chunks: (0..max_positions.div_ceil(CHUNK)).map(|_| OnceLock::new()).collect() }
+        Self::scaled(inv_freq, 1.0, max_positions)
+    }
+
+    /// The same with a factor on every cosine and sine.
+    pub fn scaled(inv_freq: Vec<f32>, factor: f32, max_positions: usize) -> Self {
+        Rope { inv_freq, factor, chunks: (0..max_positions.div_ceil(CHUNK)).map(|_| OnceLock::new()).collect() }
     }
 
     /// Positions it can rotate.
@@ -32,7 +40,8 @@ impl Rope {
             (first..first + CHUNK)
                 .flat_map(|p| {
                     let angles = self.inv_freq.iter().map(move |f| p as f32 * f);
-                    angles.clone().map(f32::cos).chain(angles.map(f32::sin))
+                    let factor = self.factor;
+                    angles.clone().map(move |a| a.cos() * factor).chain(angles.map(move |a| a.sin() * factor))
                 })
                 .collect()
         });
@@ -55,6 +64,50 @@ impl Rope {
                 }
             }
         });
+    }
+}
+
+/// Where the rotated elements of a head lie: the last ones of `width`, in which pairing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RopePart {
+    /// Width of a head, the elements that are not rotated included.
+    pub width: usize,
+    /// Pairs (2i, 2i + 1) instead of (i, i + H/2).
+    pub interleaved: bool,
+}
+
+impl Rope {
+    /// Rotates the last elements of every head of x `[T, heads*width]` in place; `sign` -1 is the backward.
+    pub fn apply_part(&self, x: &mut [f32], positions: &[u32], part: RopePart, sign: f32) {
+        let half = self.inv_freq.len();
+        let row_width = x.len() / positions.len().max(1);
+        let out = Shared::new(x);
+        par::ranges(positions.len(), (1_usize << 14).div_ceil(row_width.max(1)), |rows| {
+            for t in rows {
+                let (cos, sin) = self.table(positions[t] as usize).split_at(half);
+                // SAFETY: each task owns its rows.
+                let row = unsafe { out.slice(t * row_width, row_width) };
+                for head in row.chunks_exact_mut(part.width) {
+                    let rotated = &mut head[part.width - 2 * half..];
+                    if part.interleaved {
+                        rotate_pairs(rotated, cos, sin, sign);
+                    } else {
+                        let (a, b) = rotated.split_at_mut(half);
+                        rotate(a, b, cos, sin, sign);
+                    }
+                }
+            }
+        });
+    }
+}
+
+multiversion! {
+    fn rotate_pairs(x: &mut [f32], cos: &[f32], sin: &[f32], sign: f32) -> () {
+        for ((pair, cos), sin) in x.chunks_exact_mut(2).zip(cos).zip(sin) {
+            let (a, b, sin) = (pair[0], pair[1], *sin * sign);
+            pair[0] = a * *cos - b * sin;
+            pair[1] = b * *cos + a * sin;
+        }
     }
 }
 

@@ -3,6 +3,14 @@
 //! The decoder is written once against it. In inference nothing is remembered and a value returns to the pool of buffers
 //! as soon as it is released; after the first step a run allocates nothing new.
 
+mod experts;
+mod latent;
+mod routing;
+mod shape;
+
+pub use experts::{ExpertIds, MoeIds};
+pub use routing::RoutingStats;
+
 use crate::attention::{self, Heads, Segments};
 use crate::cache::{CacheSpan, KvCache};
 use crate::params::{Gradients, ParamId, ParamStore};
@@ -36,6 +44,35 @@ enum Op {
     SwiGlu { gate: Var, up: Var, out: Var },
     Select { x: Var, rows: Arc<[u32]>, out: Var },
     Block { index: usize, x: Var, out: Var },
+    Other(Box<dyn Operation>),
+}
+
+/// Gradients of values by their number; `None` where nothing has flowed.
+type Flow = Vec<Option<Vec<f32>>>;
+
+/// An operation that lives in a file of its own.
+trait Operation: Send {
+    /// Takes the gradients of its results out of `d`, adds those of its inputs, and those of parameters to `grads`.
+    fn backward(&self, tape: &mut Tape, params: &ParamStore, grads: &mut Gradients, d: &mut Flow);
+
+    /// The buffers it holds.
+    fn into_buffers(self: Box<Self>) -> Vec<Vec<f32>> {
+        Vec::new()
+    }
+}
+
+/// Log-probabilities that a loss is made of: where they come from and the loss's gradient with respect to each.
+pub struct LossHead<'a> {
+    /// Hidden states `[M, D]`.
+    pub h: Var,
+    /// The output matrix.
+    pub head: ParamId,
+    /// `[M]`.
+    pub targets: &'a [u32],
+    /// Divides the logits.
+    pub temperature: f32,
+    /// `[M]`.
+    pub d_logp: &'a [f32],
 }
 
 /// Runs a block of the model again from its input: tape, number of the block, input; its output.
@@ -48,6 +85,10 @@ pub struct Tape {
     /// Blocks keep only their input and are run again in the backward: a layer's memory instead of all layers', for a third
     /// more work. Changes no bit.
     pub gradient_checkpointing: bool,
+    /// Counts of routed tokens, where they are wanted: a training tape has them.
+    pub routing: Option<RoutingStats>,
+    /// Factor on the balance loss of every routed layer, alpha over the number of tokens of the step; 0 leaves it out.
+    pub balance_loss: f32,
     /// A value that a block must not release: its input.
     kept: Option<Var>,
     values: Vec<Option<Vec<f32>>>,
@@ -58,7 +99,7 @@ pub struct Tape {
 impl Tape {
     /// A tape that remembers (training) or not (inference).
     pub fn new(recording: bool) -> Self {
-        Tape { recording, ..Tape::default() }
+        Tape { recording, routing: recording.then(RoutingStats::default), ..Tape::default() }
     }
 
     /// Forgets all values and operations, keeps their buffers.
@@ -144,6 +185,30 @@ impl Tape {
         let out = self.push(out);
         self.record(|| Op::Linear { x, weight, bias, residual, out });
         out
+    }
+
+    /// x W_i^T (+ bias_i) for several matrices of the same input.
+    pub fn linears<const N: usize>(
+        &mut self,
+        params: &ParamStore,
+        x: Var,
+        weights: [(ParamId, Option<ParamId>); N],
+    ) -> [Var; N] {
+        let rows = self.value(x).len() / params.weight(weights[0].0).k;
+        let mut outs = weights.map(|(w, _)| self.take(rows * params.weight(w).n, false));
+        let mut all: Vec<_> =
+            outs.iter_mut().zip(weights).map(|(out, (w, _))| (&mut out[..], params.weight(w))).collect();
+        linear::forward_all(&mut all, self.value(x));
+        for (out, (_, bias)) in outs.iter_mut().zip(weights) {
+            if let Some(b) = bias {
+                linear::add_bias(out, params.data(b));
+            }
+        }
+        let vars = outs.map(|out| self.push(out));
+        for (out, (weight, bias)) in vars.into_iter().zip(weights) {
+            self.record(|| Op::Linear { x, weight, bias, residual: None, out });
+        }
+        vars
     }
 
     /// RMSNorm over rows as wide as the weight.
@@ -244,12 +309,20 @@ impl Tape {
         d_logp: &[f32],
         rerun: Rerun,
     ) {
+        self.backward_heads(params, grads, &[LossHead { h, head, targets, temperature, d_logp }], rerun);
+    }
+
+    /// Backward of a loss made of several sets of log-probabilities.
+    pub fn backward_heads(&mut self, params: &ParamStore, grads: &mut Gradients, heads: &[LossHead], rerun: Rerun) {
         assert!(self.recording, "backward on an inference tape");
-        let mut d: Vec<Option<Vec<f32>>> = self.values.iter().map(|_| None).collect();
-        let mut d_h = self.take(self.value(h).len(), true);
-        let d_w = grads.get_mut(head).unwrap_or(&mut []);
-        logprob::backward(&mut d_h, d_w, d_logp, self.value(h), params.weight(head), targets, temperature);
-        d[h.0] = Some(d_h);
+        let mut d: Flow = self.values.iter().map(|_| None).collect();
+        for l in heads {
+            let mut d_h = self.gradient(&mut d, l.h);
+            let d_w = grads.get_mut(l.head).unwrap_or(&mut []);
+            let w = params.weight(l.head);
+            logprob::backward(&mut d_h, d_w, l.d_logp, self.value(l.h), w, l.targets, l.temperature);
+            d[l.h.0] = Some(d_h);
+        }
         let ops = std::mem::take(&mut self.ops);
         for op in ops.iter().rev() {
             self.undo(op, params, grads, &mut d, rerun);
@@ -271,6 +344,17 @@ impl Tape {
         if add { self.gradient(d, v) } else { self.take(self.value(v).len(), false) }
     }
 
+    /// Adds a buffer to the gradient of a variable; the buffer is used or goes back to the pool.
+    fn flow(&mut self, d: &mut Flow, v: Var, buffer: Vec<f32>) {
+        match &mut d[v.0] {
+            Some(sum) => {
+                crate::cpu::math::add_assign(sum, &buffer);
+                self.pool.push(buffer);
+            }
+            none => *none = Some(buffer),
+        }
+    }
+
     /// Runs a block again, remembering everything, and plays it backwards.
     fn undo_block(
         &mut self,
@@ -283,8 +367,10 @@ impl Tape {
         let Some(d_out) = d[out.0].take() else { return };
         let before = self.values.len();
         let checkpointing = std::mem::take(&mut self.gradient_checkpointing);
+        // Its routing was counted the first time.
+        let routing = self.routing.take();
         let again = rerun(self, index, x);
-        self.gradient_checkpointing = checkpointing;
+        (self.gradient_checkpointing, self.routing) = (checkpointing, routing);
         d.resize_with(self.values.len(), || None);
         d[again.0] = Some(d_out);
         let ops = std::mem::take(&mut self.ops);
@@ -301,6 +387,7 @@ impl Tape {
         for op in ops {
             match op {
                 Op::Norm { rstd: buffer, .. } | Op::Attention { stats: buffer, .. } => self.pool.push(buffer),
+                Op::Other(op) => self.pool.extend(op.into_buffers()),
                 _ => {}
             }
         }
@@ -315,6 +402,7 @@ impl Tape {
         rerun: Rerun,
     ) {
         match op {
+            Op::Other(op) => op.backward(self, params, grads, d),
             Op::Block { index, x, out } => self.undo_block((*index, *x, *out), params, grads, d, rerun),
             Op::Embedding { table, tokens, out } => {
                 let Some(d_out) = d[out.0].take() else { return };

@@ -1,45 +1,12 @@
 //! Every operation against a slow f64 reference, and its backward against central differences of that reference.
 
+mod common;
+
 use aha_kernels::attention::{self, Heads};
 use aha_kernels::rope::Rope;
-use aha_kernels::{CacheShape, CacheSpan, KvCache, Layout, Segments, Weight, embedding, linear, logprob, norm, swiglu};
-
-fn noise(n: usize, seed: u64) -> Vec<f32> {
-    let mut s = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    (0..n)
-        .map(|_| {
-            s ^= s << 13;
-            s ^= s >> 7;
-            s ^= s << 17;
-            (s >> 40) as f32 / (1 << 23) as f32 - 1.0
-        })
-        .collect()
-}
-
-fn wide(x: &[f32]) -> Vec<f64> {
-    x.iter().map(|v| f64::from(*v)).collect()
-}
-
-fn close(what: &str, ours: &[f32], want: &[f64], tolerance: f64) {
-    assert_eq!(ours.len(), want.len(), "{what}");
-    for (i, (a, b)) in ours.iter().zip(want).enumerate() {
-        assert!((f64::from(*a) - b).abs() < tolerance * (1.0 + b.abs()), "{what} at {i}: {a} {b}");
-    }
-}
-
-/// Gradient of `sum(weights * f(x))` by central differences.
-fn differences(x: &[f64], weights: &[f64], f: impl Fn(&[f64]) -> Vec<f64>) -> Vec<f64> {
-    let h = 1e-5;
-    let loss = |x: &[f64]| f(x).iter().zip(weights).map(|(y, w)| y * w).sum::<f64>();
-    (0..x.len())
-        .map(|i| {
-            let (mut up, mut down) = (x.to_vec(), x.to_vec());
-            up[i] += h;
-            down[i] -= h;
-            (loss(&up) - loss(&down)) / (2.0 * h)
-        })
-        .collect()
-}
+use aha_kernels::{CacheShape, CacheSpan, KvCache, Layout, Precision, Segments, Weight};
+use aha_kernels::{embedding, linear, logprob, norm, swiglu};
+use common::{close, differences, noise, wide};
 
 fn ref_linear(x: &[f64], w: &[f64], n: usize, k: usize) -> Vec<f64> {
     (0..x.len() / k * n).map(|i| (0..k).map(|p| x[i / n * k + p] * w[i % n * k + p]).sum()).collect()
@@ -208,7 +175,7 @@ fn embedding_reads_and_scatters_in_both_layouts() {
 }
 
 fn cases() -> Vec<(Vec<usize>, Heads)> {
-    let heads = |query, kv, dim| Heads { query, kv, dim, scale: 0.37 };
+    let heads = |query, kv, dim| Heads { query, kv, dim, scale: 0.37, precision: Precision::F32 };
     vec![(vec![3, 1, 4], heads(2, 1, 6)), (vec![5], heads(4, 2, 34)), (vec![2, 0, 3], heads(3, 3, 2))]
 }
 
@@ -233,7 +200,7 @@ fn attention_equals_reference_and_differences() {
 
 #[test]
 fn long_attention_equals_reference_across_tiles_and_blocks() {
-    let h = Heads { query: 2, kv: 1, dim: 16, scale: 0.25 };
+    let h = Heads { query: 2, kv: 1, dim: 16, scale: 0.25, precision: Precision::F32 };
     let seg = Segments::from_lengths([131, 33, 64, 1]);
     let t = seg.tokens();
     let (q, k, v) = (noise(t * 32, 17), noise(t * 16, 18), noise(t * 16, 19));
@@ -243,8 +210,39 @@ fn long_attention_equals_reference_across_tiles_and_blocks() {
 }
 
 #[test]
+fn attention_in_bf16_is_as_close_to_f32_as_its_rounding() {
+    for (query, kv, dim) in [(4, 2, 16), (2, 1, 33), (3, 3, 64)] {
+        let seg = Segments::from_lengths([70, 1, 49, 128]);
+        let t = seg.tokens();
+        let (q, k, v) = (noise(t * query * dim, 40), noise(t * kv * dim, 41), noise(t * kv * dim, 42));
+        let d_out = noise(q.len(), 43);
+        let run = |precision| {
+            let h = Heads { query, kv, dim, scale: (dim as f32).powf(-0.5), precision };
+            let (mut out, mut stats) = (vec![0.0; q.len()], vec![0.0; t * query * 2]);
+            attention::forward(&mut out, &mut stats, &q, &k, &v, &seg, h);
+            let (mut d_q, mut d_k, mut d_v) = (vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]);
+            attention::backward(&mut d_q, &mut d_k, &mut d_v, &d_out, &out, &stats, (&q, &k, &v), &seg, h, false);
+            [out, d_q, d_k, d_v]
+        };
+        let (want, got) = (run(Precision::F32), run(Precision::Bf16));
+        for ((want, got), name) in want.iter().zip(&got).zip(["out", "d_q", "d_k", "d_v"]) {
+            let (mut apart, mut size) = (0f64, 0f64);
+            for (w, g) in want.iter().zip(got) {
+                apart += f64::from(w - g).powi(2);
+                size += f64::from(*w).powi(2);
+            }
+            let error = (apart / size).sqrt();
+            assert!(error > 0.0 && error < 6e-3, "{name} with heads of {dim}: {error}");
+        }
+    }
+}
+
+#[test]
 fn cached_attention_has_the_bits_of_the_packed_form_in_any_chunking() {
-    for h in [Heads { query: 4, kv: 2, dim: 16, scale: 0.25 }, Heads { query: 6, kv: 2, dim: 34, scale: 0.2 }] {
+    let heads = |query, kv, dim, precision| Heads { query, kv, dim, scale: 0.25, precision };
+    let shapes = [(4, 2, 16), (6, 2, 34), (7, 1, 33), (3, 3, 64), (8, 2, 32), (5, 5, 8)];
+    let all = shapes.into_iter().flat_map(|s| [Precision::F32, Precision::Bf16].map(|p| heads(s.0, s.1, s.2, p)));
+    for h in all {
         let length = 150;
         let seg = Segments::from_lengths([length]);
         let (q, k, v) =
@@ -252,7 +250,9 @@ fn cached_attention_has_the_bits_of_the_packed_form_in_any_chunking() {
         let (mut want, mut stats) = (vec![0.0; q.len()], vec![0.0; length * h.query * 2]);
         attention::forward(&mut want, &mut stats, &q, &k, &v, &seg, h);
         for chunk in [1, 7, 32, 50, 150] {
-            let mut cache = KvCache::new(CacheShape { layers: 2, kv_heads: h.kv, head_dim: h.dim });
+            let (head_dim, precision) = (h.dim, h.precision);
+            let mut cache =
+                KvCache::new(CacheShape { layers: 2, kv_heads: h.kv, head_dim, value_dim: h.dim, precision });
             // Blocks in an order of their own.
             let mut blocks: Vec<u32> = (0..length.div_ceil(32)).map(|_| cache.grow()).collect();
             blocks.reverse();
@@ -265,7 +265,7 @@ fn cached_attention_has_the_bits_of_the_packed_form_in_any_chunking() {
                 cache.write(1, &k[kv.clone()], &v[kv], &spans);
                 cache.attend(1, &mut out[qs.clone()], &q[qs], &spans, h);
             }
-            assert_eq!(out, want, "chunk {chunk}");
+            assert_eq!(out, want, "{h:?} chunk {chunk}");
         }
     }
 }

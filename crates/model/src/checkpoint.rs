@@ -2,6 +2,7 @@
 //! Hugging Face directory (`config.json` and safetensors, single or sharded) and a single GGUF file.
 //! Reading is by position in the file, so memory holds only the tensor asked for.
 
+mod deepseek;
 mod gguf;
 mod gguf_blocks;
 mod gguf_header;
@@ -48,8 +49,10 @@ impl Checkpoint {
     pub fn open(path: &Path) -> Result<Self> {
         let meta = fs::metadata(path).map_err(|e| Error::io(path, "open", e))?;
         let (config, source) = if meta.is_dir() {
-            let config = read_config(path)?;
-            (config, Source::Safetensors(safetensors::Store::open(path)?))
+            let mut config = read_config(path)?;
+            let store = safetensors::Store::open(path)?;
+            deepseek::adapt(&mut config, &store)?;
+            (config, Source::Safetensors(store))
         } else if path.extension().is_some_and(|e| e == "safetensors") {
             return Err(Error::format(
                 path,
@@ -77,7 +80,8 @@ impl Checkpoint {
         &self.path
     }
 
-    /// Reads one tensor, row-major, converted to f32 (exact for f32, f16 and bf16; dequantised from GGUF).
+    /// Reads one tensor, row-major, converted to f32 (exact for f32, f16 and bf16; dequantised from GGUF and from
+    /// 8-bit floats with block scales).
     ///
     /// # Errors
     /// A name that [`ModelConfig::tensors`] does not list, a dtype that is not a float, or a failed read.
@@ -86,7 +90,7 @@ impl Checkpoint {
             return Err(Error::MissingTensor { name: name.into(), path: self.path.clone() });
         }
         match &self.source {
-            Source::Safetensors(store) => store.read(name),
+            Source::Safetensors(store) => deepseek::read(store, name),
             Source::Gguf(store) => store.read(name, &self.config),
         }
     }
@@ -112,7 +116,9 @@ impl Checkpoint {
     /// Tensors in the files that the model does not use, sorted, under the names they have there.
     pub fn unexpected(&self) -> Vec<String> {
         let mut names = match &self.source {
-            Source::Safetensors(store) => store.names_except(|n| self.wanted.contains_key(n)),
+            Source::Safetensors(store) => {
+                store.names_except(|n| self.wanted.contains_key(n) || deepseek::is_part(&self.config, n))
+            }
             Source::Gguf(store) => store.unexpected(&self.config),
         };
         names.sort();
@@ -154,14 +160,12 @@ impl Checkpoint {
 
     fn check_shape(&self, name: &str, wanted: &[usize]) -> Result<()> {
         let found = match &self.source {
-            Source::Safetensors(store) => store.shape(name),
-            Source::Gguf(store) => store.shape(name),
+            Source::Safetensors(store) => deepseek::shape(store, name),
+            Source::Gguf(store) => store.shape(name).map(<[usize]>::to_vec),
         };
         match found {
             None => Err(Error::MissingTensor { name: name.into(), path: self.path.clone() }),
-            Some(found) if found != wanted => {
-                Err(Error::Shape { name: name.into(), found: found.to_vec(), wanted: wanted.to_vec() })
-            }
+            Some(found) if found != wanted => Err(Error::Shape { name: name.into(), found, wanted: wanted.to_vec() }),
             Some(_) => Ok(()),
         }
     }

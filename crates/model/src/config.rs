@@ -1,9 +1,12 @@
 //! What a decoder looks like: the fields of a Hugging Face `config.json` that decide shapes and arithmetic,
-//! the list of its tensors, and its rotary frequencies. Llama, Qwen2 (2.5) and Qwen3, dense.
+//! the list of its tensors, and its rotary frequencies. Llama, Qwen2 (2.5) and Qwen3, dense; DeepSeek-V3 in `config/deepseek.rs`.
 //! Reading and writing the JSON is in `config/json.rs`.
 //! Rotary scaling follows `modeling_rope_utils` of transformers (f32, the same order of operations).
 
+mod deepseek;
 pub(crate) mod json;
+
+pub use deepseek::{DeepseekConfig, LATENT_NORM_EPS};
 
 use crate::error::{Error, Result};
 
@@ -16,6 +19,8 @@ pub enum Arch {
     Qwen2,
     /// Qwen3: RMSNorm per head on queries and keys, explicit head width.
     Qwen3,
+    /// DeepSeek-V3 and R1: latent attention, routed experts (see [`DeepseekConfig`]).
+    DeepseekV3,
 }
 
 impl Arch {
@@ -25,6 +30,7 @@ impl Arch {
             Arch::Llama => "llama",
             Arch::Qwen2 => "qwen2",
             Arch::Qwen3 => "qwen3",
+            Arch::DeepseekV3 => "deepseek_v3",
         }
     }
 
@@ -34,13 +40,16 @@ impl Arch {
             Arch::Llama => "LlamaForCausalLM",
             Arch::Qwen2 => "Qwen2ForCausalLM",
             Arch::Qwen3 => "Qwen3ForCausalLM",
+            Arch::DeepseekV3 => "DeepseekV3ForCausalLM",
         }
     }
 
     /// The inverse of [`Arch::model_type`]; the error names the supported ones.
     pub fn from_model_type(name: &str) -> Result<Self> {
-        [Arch::Llama, Arch::Qwen2, Arch::Qwen3].into_iter().find(|a| a.model_type() == name).ok_or_else(|| {
-            Error::Config(format!("model_type \"{name}\" is not supported; supported are llama, qwen2 and qwen3"))
+        let all = [Arch::Llama, Arch::Qwen2, Arch::Qwen3, Arch::DeepseekV3];
+        all.into_iter().find(|a| a.model_type() == name).ok_or_else(|| {
+            let known = "supported are llama, qwen2, qwen3 and deepseek_v3";
+            Error::Config(format!("model_type \"{name}\" is not supported; {known}"))
         })
     }
 }
@@ -67,6 +76,21 @@ pub enum RopeScaling {
         /// Context length of pretraining.
         original_max_position_embeddings: usize,
     },
+    /// YaRN as DeepSeek-V3 has it: short wavelengths kept, long ones divided by `factor`, scores made larger.
+    Yarn {
+        /// Stretch of the long wavelengths.
+        factor: f64,
+        /// Dimensions that turn more often than this within the original length are kept.
+        beta_fast: f64,
+        /// Dimensions that turn less often than this are stretched in full.
+        beta_slow: f64,
+        /// Weight of the magnitude factor on cosines and sines; 0 where it is not given.
+        mscale: f64,
+        /// Weight of the magnitude factor on scores; 0 where it is not given.
+        mscale_all_dim: f64,
+        /// Context length of pretraining.
+        original_max_position_embeddings: usize,
+    },
 }
 
 /// Name and shape of one parameter.
@@ -90,7 +114,7 @@ impl TensorSpec {
     }
 }
 
-/// A dense decoder's configuration, complete and checked (see [`ModelConfig::check`]).
+/// A decoder's configuration, complete and checked (see [`ModelConfig::check`]).
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
     /// Family.
@@ -135,6 +159,8 @@ pub struct ModelConfig {
     pub eos_token_ids: Vec<u32>,
     /// The dtype the checkpoint says it was saved in ("bfloat16").
     pub torch_dtype: Option<String>,
+    /// What DeepSeek-V3 has beyond a dense decoder; none for the other families. `head_dim` is the rotary width then.
+    pub deepseek: Option<Box<DeepseekConfig>>,
 }
 
 /// No dimension may exceed this, so that products of two of them times the layers fit in u64.
@@ -192,6 +218,15 @@ impl ModelConfig {
                 "rope_scaling: high_freq_factor ({high_freq_factor}) must be above low_freq_factor ({low_freq_factor})"
             ));
         }
+        match (&self.deepseek, self.arch) {
+            (Some(deepseek), Arch::DeepseekV3) => deepseek.check(self)?,
+            (None, Arch::DeepseekV3) => return fail("deepseek_v3 needs the widths of its latents and experts".into()),
+            (Some(_), _) => return fail(format!("{} has no latents and experts", self.arch.model_type())),
+            (None, _) if matches!(self.rope_scaling, RopeScaling::Yarn { .. }) => {
+                return fail("rope type \"yarn\" is supported for deepseek_v3 only".into());
+            }
+            (None, _) => {}
+        }
         for &id in self.bos_token_id.iter().chain(&self.eos_token_ids) {
             if id as usize >= self.vocab_size {
                 return fail(format!("bos or eos token id {id} is outside the vocabulary of {}", self.vocab_size));
@@ -201,8 +236,11 @@ impl ModelConfig {
     }
 
     /// Every parameter under its Hugging Face name, in a fixed order: embedding, layers, final norm, and
-    /// `lm_head.weight` unless it is tied to the embedding.
+    /// `lm_head.weight` unless it is tied to the embedding; then prediction modules.
     pub fn tensors(&self) -> Vec<TensorSpec> {
+        if let Some(deepseek) = &self.deepseek {
+            return deepseek.tensors(self);
+        }
         let (d, f, h) = (self.hidden_size, self.intermediate_size, self.head_dim);
         let q = self.num_attention_heads * h;
         let kv = self.num_key_value_heads * h;
@@ -243,9 +281,33 @@ impl ModelConfig {
         all
     }
 
-    /// Number of parameters; a tied output projection counts once.
+    /// Number of parameters; a tied output projection counts once. Prediction modules and the biases of routers, which are
+    /// not trained by gradients, do not count, as usual.
     pub fn num_parameters(&self) -> u64 {
-        self.tensors().iter().map(|t| t.len() as u64).sum()
+        let counts = |t: &&TensorSpec| !is_correction_bias(&t.name) && !self.in_prediction_module(&t.name);
+        self.tensors().iter().filter(counts).map(|t| t.len() as u64).sum()
+    }
+
+    /// Parameters that a token meets: all but the routed experts it does not go to.
+    pub fn num_active_parameters(&self) -> u64 {
+        let Some(c) = &self.deepseek else { return self.num_parameters() };
+        let routed_layers = self.num_hidden_layers.saturating_sub(c.first_k_dense_replace) as u64;
+        let expert = 3 * (self.hidden_size * c.moe_intermediate_size) as u64;
+        self.num_parameters() - routed_layers * expert * (c.n_routed_experts - c.num_experts_per_tok) as u64
+    }
+
+    /// Whether a tensor belongs to a module that predicts further tokens.
+    fn in_prediction_module(&self, name: &str) -> bool {
+        let layer = name.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
+        layer.is_some_and(|i| i >= self.num_hidden_layers)
+    }
+
+    /// Every tensor a checkpoint of this model is written with, and the parameter it is taken from: prediction modules
+    /// repeat embedding and output matrix.
+    pub fn saved_tensors(&self) -> Vec<(TensorSpec, String)> {
+        let own = self.tensors().into_iter().map(|t| (t.clone(), t.name));
+        let copies = self.deepseek.iter().flat_map(|d| d.shared_copies(self));
+        own.chain(copies.map(|(t, of)| (t, of.to_owned()))).collect()
     }
 
     /// The H/2 rotary frequencies in radians per position, scaling applied. Every step is rounded to f32,
@@ -253,14 +315,28 @@ impl ModelConfig {
     pub fn inv_freq(&self) -> Vec<f32> {
         let dim = self.head_dim as f32;
         let base = f64::from(self.rope_theta as f32);
-        (0..self.head_dim / 2)
-            .map(|i| {
-                let exponent = (2 * i) as f32 / dim;
-                let plain = 1.0 / (base.powf(f64::from(exponent)) as f32);
-                self.rope_scaling.apply(plain)
-            })
-            .collect()
+        let plain = (0..self.head_dim / 2).map(|i| {
+            let exponent = (2 * i) as f32 / dim;
+            1.0 / (base.powf(f64::from(exponent)) as f32)
+        });
+        if let RopeScaling::Yarn { factor, beta_fast, beta_slow, original_max_position_embeddings: old, .. } =
+            self.rope_scaling
+        {
+            let plain: Vec<f32> = plain.collect();
+            return deepseek::yarn(&plain, self.rope_theta, factor, (beta_fast, beta_slow), old);
+        }
+        plain.map(|f| self.rope_scaling.apply(f)).collect()
     }
+
+    /// Factor on every cosine and sine: YaRN's, else 1.
+    pub fn rope_factor(&self) -> f32 {
+        deepseek::attention_factor(&self.rope_scaling)
+    }
+}
+
+/// Whether a tensor is the bias of a router: moved by the balancing, never by a gradient, and kept in f32.
+pub fn is_correction_bias(name: &str) -> bool {
+    name.ends_with(".e_score_correction_bias")
 }
 
 impl RopeScaling {
@@ -269,6 +345,12 @@ impl RopeScaling {
         match *self {
             RopeScaling::None => vec![],
             RopeScaling::Linear { factor } => vec![("rope_scaling.factor", factor)],
+            RopeScaling::Yarn { factor, beta_fast, beta_slow, original_max_position_embeddings: old, .. } => vec![
+                ("rope_scaling.factor", factor),
+                ("rope_scaling.beta_fast", beta_fast),
+                ("rope_scaling.beta_slow", beta_slow),
+                ("rope_scaling.original_max_position_embeddings", old as f64),
+            ],
             RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
                 vec![
                     ("rope_scaling.factor", factor),
@@ -283,7 +365,7 @@ impl RopeScaling {
     /// The scaled frequency of a plain one.
     fn apply(&self, inv_freq: f32) -> f32 {
         match *self {
-            RopeScaling::None => inv_freq,
+            RopeScaling::None | RopeScaling::Yarn { .. } => inv_freq,
             RopeScaling::Linear { factor } => inv_freq / factor as f32,
             RopeScaling::Llama3 {
                 factor,

@@ -3,11 +3,14 @@
 //! x = x + Attention(RMSNorm(x)); x = x + SwiGLU-MLP(RMSNorm(x)); logits = head(RMSNorm(x)). Grouped-query attention with
 //! rotary positions; biases and per-head norms where the family has them.
 
-use crate::config::ModelConfig;
+mod deepseek;
+
+use crate::config::{ModelConfig, is_correction_bias};
 use aha_kernels::attention::Heads;
+use aha_kernels::latent::LatentForm;
 use aha_kernels::quant::QuantRows;
 use aha_kernels::rope::Rope;
-use aha_kernels::{Attend, CacheShape, Init, Layout, ParamId, ParamStore, Tape, Var};
+use aha_kernels::{Attend, CacheShape, Init, Layout, ParamId, ParamStore, Precision, Tape, Var};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -16,6 +19,21 @@ use std::sync::Arc;
 struct Linear {
     weight: ParamId,
     bias: Option<ParamId>,
+}
+
+/// Weights of a SwiGLU without biases.
+#[derive(Clone, Copy, Debug)]
+struct Mlp {
+    gate: ParamId,
+    up: ParamId,
+    down: ParamId,
+}
+
+/// The layers of a family.
+#[derive(Clone, Debug)]
+enum Layers {
+    Dense(Vec<Block>),
+    Latent(Vec<deepseek::Block>),
 }
 
 /// Parameters of one block.
@@ -34,15 +52,18 @@ struct Block {
     down: Linear,
 }
 
-/// A dense decoder (Llama, Qwen2, Qwen3) and its parameters.
+/// A decoder (Llama, Qwen2, Qwen3, DeepSeek-V3) and its parameters.
 #[derive(Clone, Debug)]
 pub struct Decoder {
     /// Shape and constants.
     pub config: ModelConfig,
     /// Parameters under their Hugging Face names.
     pub params: ParamStore,
+    /// Which form latent attention takes, where the model has it.
+    pub latent_form: LatentForm,
     embedding: ParamId,
-    blocks: Vec<Block>,
+    layers: Layers,
+    modules: Vec<deepseek::Module>,
     norm: ParamId,
     head: ParamId,
     rope: Arc<Rope>,
@@ -57,8 +78,10 @@ impl Decoder {
         let mut params = ParamStore::default();
         for spec in config.tensors() {
             let init = match spec.name.as_str() {
-                n if n.ends_with("norm.weight") => Init::One,
-                n if n.ends_with(".bias") => Init::Zero,
+                n if n.ends_with("norm.weight") || n.ends_with(".enorm.weight") || n.ends_with(".hnorm.weight") => {
+                    Init::One
+                }
+                n if n.ends_with(".bias") || is_correction_bias(n) => Init::Zero,
                 n if n.ends_with("o_proj.weight") || n.ends_with("down_proj.weight") => {
                     Init::Normal { std: (std / depth) as f32, seed }
                 }
@@ -94,7 +117,9 @@ impl Decoder {
         let mut params = ParamStore::default();
         for spec in config.tensors() {
             let layout = layout(&config, &spec.name, &spec.shape);
-            match quantized(&spec.name)? {
+            // The absorbed form reads the up-projection itself, and gates always run in f32.
+            let whole = spec.name.ends_with(".kv_b_proj.weight") || spec.name.ends_with(".mlp.gate.weight");
+            match if whole { None } else { quantized(&spec.name)? } {
                 Some(rows) => params.add_quantized(&spec.name, layout, &rows),
                 None => params.add(&spec.name, layout, read(&spec.name)?),
             };
@@ -102,14 +127,20 @@ impl Decoder {
         Ok(Self::assemble(config, params))
     }
 
-    fn assemble(config: ModelConfig, params: ParamStore) -> Self {
+    fn assemble(config: ModelConfig, mut params: ParamStore) -> Self {
+        let biases: Vec<ParamId> =
+            params.iter().filter(|(_, p)| is_correction_bias(&p.name)).map(|(id, _)| id).collect();
+        for bias in biases {
+            params.freeze(bias);
+        }
         let ids: HashMap<&str, ParamId> = params.iter().map(|(id, p)| (p.name.as_str(), id)).collect();
         let find = |name: String| *ids.get(name.as_str()).expect("every tensor of the config was added");
         let linear = |name: String| Linear {
             weight: find(format!("{name}.weight")),
             bias: ids.get(format!("{name}.bias").as_str()).copied(),
         };
-        let blocks = (0..config.num_hidden_layers)
+        let latent = config.deepseek.is_some();
+        let blocks = (0..if latent { 0 } else { config.num_hidden_layers })
             .map(|i| {
                 let p = format!("model.layers.{i}");
                 Block {
@@ -127,11 +158,20 @@ impl Decoder {
                 }
             })
             .collect();
+        let modules = config.deepseek.as_ref().map_or(0, |d| d.num_nextn_predict_layers);
+        let modules = (0..modules).map(|k| config.num_hidden_layers + k);
+        let modules = modules.map(|i| deepseek::Module::find(&config, i, &find)).collect();
+        let layers = if latent {
+            Layers::Latent((0..config.num_hidden_layers).map(|i| deepseek::Block::find(&config, i, &find)).collect())
+        } else {
+            Layers::Dense(blocks)
+        };
         let embedding = find("model.embed_tokens.weight".into());
         let head = ids.get("lm_head.weight").copied().unwrap_or(embedding);
         let norm = find("model.norm.weight".into());
-        let rope = Arc::new(Rope::new(config.inv_freq(), config.max_position_embeddings));
-        Decoder { config, params, embedding, blocks, norm, head, rope }
+        let rope = Rope::scaled(config.inv_freq(), config.rope_factor(), config.max_position_embeddings);
+        let (rope, latent_form) = (Arc::new(rope), LatentForm::default());
+        Decoder { config, params, latent_form, embedding, layers, modules, norm, head, rope }
     }
 
     /// The output matrix `[V, D]` (the embedding when tied).
@@ -141,10 +181,21 @@ impl Decoder {
 
     /// What a key/value cache for this model looks like.
     pub fn cache_shape(&self) -> CacheShape {
+        if let Some(d) = &self.config.deepseek {
+            return CacheShape {
+                layers: self.config.num_hidden_layers + self.modules.len(),
+                kv_heads: 1,
+                head_dim: d.kv_lora_rank + d.qk_rope_head_dim,
+                value_dim: 0,
+                precision: Precision::F32,
+            };
+        }
         CacheShape {
             layers: self.config.num_hidden_layers,
             kv_heads: self.config.num_key_value_heads,
             head_dim: self.config.head_dim,
+            precision: self.params.precision(),
+            value_dim: self.config.head_dim,
         }
     }
 
@@ -159,28 +210,54 @@ impl Decoder {
     /// When a position is at or beyond `max_position_embeddings` rounded up to 512, or a token is outside the vocabulary;
     /// callers check both.
     pub fn hidden(&self, tape: &mut Tape, tokens: &Arc<[u32]>, positions: &Arc<[u32]>, attend: &mut Attend) -> Var {
-        let mut x = tape.embedding(&self.params, self.embedding, tokens);
-        for i in 0..self.blocks.len() {
-            x = tape.block(i, x, |tape| self.block(tape, i, x, positions, attend));
-        }
-        let out = tape.norm(&self.params, x, self.norm, self.config.rms_norm_eps);
+        let x = self.trunk(tape, tokens, positions, attend);
+        let out = self.final_norm(tape, x);
         tape.release(x);
         out
     }
 
-    /// One block: x + Attention(RMSNorm(x)), and its MLP. `x` is released.
+    /// The same before the last norm, which is what prediction modules go on from.
+    pub fn trunk(&self, tape: &mut Tape, tokens: &Arc<[u32]>, positions: &Arc<[u32]>, attend: &mut Attend) -> Var {
+        let mut x = tape.embedding(&self.params, self.embedding, tokens);
+        for i in 0..self.config.num_hidden_layers {
+            x = tape.block(i, x, |tape| self.block(tape, i, x, positions, attend));
+        }
+        x
+    }
+
+    /// The last norm. `x` stays.
+    pub fn final_norm(&self, tape: &mut Tape, x: Var) -> Var {
+        tape.norm(&self.params, x, self.norm, self.config.rms_norm_eps)
+    }
+
+    fn latent_blocks(&self) -> &[deepseek::Block] {
+        match &self.layers {
+            Layers::Latent(blocks) => blocks,
+            Layers::Dense(_) => &[],
+        }
+    }
+
+    /// One block: x + Attention(RMSNorm(x)), and its MLP; numbers from `num_hidden_layers` on are prediction modules'. `x` is
+    /// released.
     pub fn block(&self, tape: &mut Tape, i: usize, x: Var, positions: &Arc<[u32]>, attend: &mut Attend) -> Var {
-        let (c, p, b) = (&self.config, &self.params, &self.blocks[i]);
+        let blocks = match &self.layers {
+            Layers::Dense(blocks) => blocks,
+            Layers::Latent(blocks) => {
+                let module = |k: usize| self.modules[k].block();
+                let block = blocks.get(i).unwrap_or_else(|| module(i - blocks.len()));
+                return self.latent_block(tape, block, i, x, positions, attend);
+            }
+        };
+        let (c, p, b) = (&self.config, &self.params, &blocks[i]);
         let heads = Heads {
             query: c.num_attention_heads,
             kv: c.num_key_value_heads,
             dim: c.head_dim,
             scale: (c.head_dim as f32).powf(-0.5),
+            precision: p.precision(),
         };
         let h = tape.norm(p, x, b.attention_norm, c.rms_norm_eps);
-        let mut q = tape.linear(p, h, b.q.weight, b.q.bias, None);
-        let mut k = tape.linear(p, h, b.k.weight, b.k.bias, None);
-        let v = tape.linear(p, h, b.v.weight, b.v.bias, None);
+        let [mut q, mut k, v] = tape.linears(p, h, [b.q, b.k, b.v].map(|l| (l.weight, l.bias)));
         tape.release(h);
         if let (Some(q_norm), Some(k_norm)) = (b.q_norm, b.k_norm) {
             let (plain_q, plain_k) = (q, k);
@@ -199,8 +276,7 @@ impl Decoder {
         tape.release(a);
         tape.release(x);
         let h = tape.norm(p, y, b.mlp_norm, c.rms_norm_eps);
-        let gate = tape.linear(p, h, b.gate.weight, b.gate.bias, None);
-        let up = tape.linear(p, h, b.up.weight, b.up.bias, None);
+        let [gate, up] = tape.linears(p, h, [b.gate, b.up].map(|l| (l.weight, l.bias)));
         tape.release(h);
         let m = tape.swiglu(gate, up);
         tape.release(gate);
@@ -220,6 +296,6 @@ fn layout(config: &ModelConfig, name: &str, shape: &[usize]) -> Layout {
             Layout::Rows { rows, cols }
         }
         [n, k] => Layout::Panels { n, k },
-        _ => unreachable!("dense decoders have vectors and matrices only"),
+        _ => unreachable!("decoders have vectors and matrices only"),
     }
 }

@@ -4,6 +4,7 @@
 pub mod chat;
 pub mod checkpoint;
 pub mod config;
+pub mod cost;
 pub mod decoder;
 pub mod error;
 mod text_files;
@@ -12,7 +13,7 @@ pub mod tokenizer;
 
 pub use chat::{ChatTemplate, Message};
 pub use checkpoint::{Checkpoint, Gguf, SaveDtype, save_checkpoint};
-pub use config::{Arch, ModelConfig, RopeScaling, TensorSpec};
+pub use config::{Arch, DeepseekConfig, ModelConfig, RopeScaling, TensorSpec};
 pub use decoder::Decoder;
 pub use error::{Error, Result};
 pub use text_files::TextFiles;

@@ -139,6 +139,10 @@ impl Task for Jsonl {
         }
     }
 
+    fn prefilled_think(&self) -> bool {
+        self.options.prefilled_think
+    }
+
     fn judge(&self, problem: &Problem, completion: &str, finished: bool) -> Judgement {
         judge(problem, completion, finished, &self.options)
     }

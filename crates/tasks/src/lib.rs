@@ -4,9 +4,11 @@
 pub mod error;
 pub mod expression;
 pub mod extract;
+pub mod format;
 pub mod gsm8k;
 pub mod jsonl;
 pub mod judge;
+pub mod language;
 pub mod math;
 pub mod mini;
 pub mod number;
@@ -14,6 +16,7 @@ pub mod open;
 pub mod problem;
 pub mod prompt;
 pub mod prompter;
+pub mod repetition;
 pub mod reward;
 pub mod text;
 
@@ -23,4 +26,4 @@ pub use open::{TaskOptions, open_task, task_names};
 pub use problem::{Judgement, Language, Problem, Reference, Split, Task, Verdict};
 pub use prompt::{PromptStyle, render_base};
 pub use prompter::Prompter;
-pub use reward::{RewardKind, RewardSpec, rewards};
+pub use reward::{RewardKind, RewardSpec, Rewarded, rewards};

@@ -104,6 +104,10 @@ pub trait Task: Send + Sync {
     /// Judges a completion (end-of-text token removed). `finished` is false when it was cut at the length limit: then the
     /// answer counts as missing.
     fn judge(&self, problem: &Problem, completion: &str, finished: bool) -> Judgement;
+    /// Whether its prompts end in the opening think tag.
+    fn prefilled_think(&self) -> bool {
+        false
+    }
     /// Whether the task has no problems in this split.
     fn is_empty(&self, split: Split) -> bool {
         self.len(split) == Some(0)

@@ -1,4 +1,5 @@
-//! Rule rewards of R1-Zero: accuracy and format (DeepSeek-R1, section 2.2), and a graded variant of format. No reward model.
+//! Rule rewards: accuracy and format of R1-Zero (DeepSeek-R1, section 2.2), graded and lenient variants of format, R1's
+//! language consistency (section 2.3.2), and penalties on length and repetition. No reward model.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +7,10 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::extract::tags_once;
-use crate::problem::{Judgement, Verdict};
+use crate::format::{chain_of_thought, r1_shape, r1_shape_lenient, zero_shape_lenient};
+use crate::language::{TextLanguage, share};
+use crate::problem::{Judgement, Language, Problem, Verdict};
+use crate::repetition::{NGRAM, length, repetition};
 
 /// What a reward looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -18,11 +22,33 @@ pub enum RewardKind {
     Format,
     /// A quarter for each of the four tags that occurs exactly once, and 1 for the exact shape.
     TagCount,
+    /// 1 for the think/answer shape with text allowed around it, else 0.
+    FormatLenient,
+    /// 1 for R1's shape: one think pair at the beginning, then an answer without tags.
+    FormatR1,
+    /// As `FormatR1`, with the opening tag there or not.
+    FormatR1Lenient,
+    /// Share of the words of the chain of thought that are in the question's language; 0 without a word in it.
+    LanguageConsistency,
+    /// Minus the share of the allowed tokens that was used.
+    LengthPenalty,
+    /// Minus the share of n-grams that occurred before.
+    RepetitionPenalty,
 }
 
 impl RewardKind {
     /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Accuracy, Self::Format, Self::TagCount];
+    pub const ALL: [Self; 9] = [
+        Self::Accuracy,
+        Self::Format,
+        Self::TagCount,
+        Self::FormatLenient,
+        Self::FormatR1,
+        Self::FormatR1Lenient,
+        Self::LanguageConsistency,
+        Self::LengthPenalty,
+        Self::RepetitionPenalty,
+    ];
 
     /// Name as in a recipe.
     pub fn name(self) -> &'static str {
@@ -30,6 +56,12 @@ impl RewardKind {
             Self::Accuracy => "accuracy",
             Self::Format => "format",
             Self::TagCount => "tag_count",
+            Self::FormatLenient => "format_lenient",
+            Self::FormatR1 => "format_r1",
+            Self::FormatR1Lenient => "format_r1_lenient",
+            Self::LanguageConsistency => "language_consistency",
+            Self::LengthPenalty => "length_penalty",
+            Self::RepetitionPenalty => "repetition_penalty",
         }
     }
 }
@@ -42,7 +74,7 @@ impl fmt::Display for RewardKind {
 
 /// A reward name nobody knows; the message names the nearest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown reward \"{name}\"; did you mean \"{nearest}\"? Known: accuracy, format, tag_count")]
+#[error("unknown reward \"{name}\"; did you mean \"{nearest}\"? Known: {}", names())]
 pub struct UnknownReward {
     /// The name.
     pub name: String,
@@ -85,9 +117,48 @@ impl RewardSpec {
     }
 }
 
+/// Every name, for messages.
+fn names() -> String {
+    RewardKind::ALL.map(RewardKind::name).join(", ")
+}
+
+/// A completion and what rewards may look at.
+#[derive(Clone, Copy, Debug)]
+pub struct Rewarded<'a> {
+    /// The problem.
+    pub problem: &'a Problem,
+    /// The text, without its end-of-text token.
+    pub completion: &'a str,
+    /// What the judge found.
+    pub judgement: &'a Judgement,
+    /// Whether the prompt ends in the opening think tag.
+    pub prefilled_think: bool,
+    /// Whether it ended by itself.
+    pub finished: bool,
+    /// Its length in tokens.
+    pub tokens: usize,
+    /// The longest it could have been.
+    pub max_tokens: usize,
+}
+
+/// The language a question asks to think in: what most of its words are in, or what the problem says when that is Chinese or
+/// when the words are too few.
+fn target(problem: &Problem) -> TextLanguage {
+    let declared = match problem.language {
+        Language::Chinese => return TextLanguage::CHINESE,
+        Language::English => TextLanguage::ENGLISH,
+    };
+    match TextLanguage::of(&problem.question) {
+        Some(found) if found.script != declared.script || found.lang.is_some() => found,
+        _ => declared,
+    }
+}
+
 /// The rewards of one completion before their weights, in the order of `specs`. `None` means that there is no verdict: such
 /// a completion must leave the group's baseline, it is not worth zero.
-pub fn rewards(specs: &[RewardSpec], completion: &str, judgement: &Judgement) -> Vec<Option<f64>> {
+pub fn rewards(specs: &[RewardSpec], of: &Rewarded<'_>) -> Vec<Option<f64>> {
+    let (completion, judgement) = (of.completion, of.judgement);
+    let shape = |right: bool| Some(f64::from(u8::from(of.finished && right)));
     let value = |kind| match kind {
         RewardKind::Accuracy => match judgement.verdict {
             Verdict::Correct => Some(1.0),
@@ -98,6 +169,16 @@ pub fn rewards(specs: &[RewardSpec], completion: &str, judgement: &Judgement) ->
         // Under a prefilled think tag the completion itself holds three tags, hence the exact shape first.
         RewardKind::TagCount if judgement.format => Some(1.0),
         RewardKind::TagCount => Some(tags_once(completion) as f64 * 0.25),
+        RewardKind::FormatLenient => shape(zero_shape_lenient(completion)),
+        RewardKind::FormatR1 => shape(r1_shape(completion, of.prefilled_think)),
+        RewardKind::FormatR1Lenient => shape(r1_shape_lenient(completion)),
+        // Without tags all of it counts, so that leaving them out hides nothing; without words there is nothing to praise.
+        RewardKind::LanguageConsistency => {
+            let thought = chain_of_thought(completion, of.prefilled_think).unwrap_or(completion);
+            Some(share(thought, target(of.problem)).unwrap_or(0.0))
+        }
+        RewardKind::LengthPenalty => Some(-length(of.tokens, of.max_tokens)),
+        RewardKind::RepetitionPenalty => Some(-repetition(completion, NGRAM)),
     };
     specs.iter().map(|spec| value(spec.kind)).collect()
 }
@@ -106,24 +187,52 @@ pub fn rewards(specs: &[RewardSpec], completion: &str, judgement: &Judgement) ->
 mod tests {
     use super::*;
 
-    fn specs() -> Vec<RewardSpec> {
-        RewardKind::ALL.into_iter().map(|kind| RewardSpec::new(kind, 0.5)).collect()
-    }
-
     fn judgement(verdict: Verdict, format: bool) -> Judgement {
         Judgement { verdict, lenient_verdict: verdict, answer: None, format }
     }
 
+    fn problem(question: &str) -> Problem {
+        Problem {
+            id: "x".into(),
+            family: "x".into(),
+            language: Language::English,
+            question: question.into(),
+            reference: crate::problem::Reference::Integer(1),
+            columns: serde_json::Map::new(),
+        }
+    }
+
+    fn all(question: &str, completion: &str, judgement: &Judgement) -> Vec<Option<f64>> {
+        let specs: Vec<_> = RewardKind::ALL.into_iter().map(|kind| RewardSpec::new(kind, 0.5)).collect();
+        let problem = problem(question);
+        let (prefilled_think, finished, tokens, max_tokens) = (false, true, 5, 10);
+        let of = Rewarded { problem: &problem, completion, judgement, prefilled_think, finished, tokens, max_tokens };
+        assert!(rewards(&[], &of).is_empty());
+        rewards(&specs, &of)
+    }
+
     #[test]
     fn values() {
-        let whole = "<think>a</think><answer>1</answer>";
-        assert_eq!(rewards(&specs(), whole, &judgement(Verdict::Correct, true)), [Some(1.0), Some(1.0), Some(1.0)]);
-        let open = "<think>a</think><answer>1";
-        assert_eq!(rewards(&specs(), open, &judgement(Verdict::Incorrect, false)), [Some(0.0), Some(0.0), Some(0.75)]);
-        assert_eq!(rewards(&specs(), "", &judgement(Verdict::NotJudged, false)), [None, Some(0.0), Some(0.0)]);
+        let whole = "<think>so it is</think><answer>1</answer>";
+        let got = all("How many are there?", whole, &judgement(Verdict::Correct, true));
+        assert_eq!(got, [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, -0.5, 0.0].map(Some));
+        let open = "<think>so it is</think><answer>1";
+        let got = all("How many are there?", open, &judgement(Verdict::Incorrect, false));
+        assert_eq!(got[..6], [0.0, 0.0, 0.75, 0.0, 1.0, 1.0].map(Some));
+        let got = all("How many are there?", "", &judgement(Verdict::NotJudged, false));
+        assert_eq!(got[..3], [None, Some(0.0), Some(0.0)]);
+        assert_eq!(got[6], Some(0.0));
         let doubled = "<think><think></think><answer>1</answer>";
-        assert_eq!(rewards(&specs(), doubled, &judgement(Verdict::Incorrect, false))[2], Some(0.75));
-        assert!(rewards(&[], whole, &judgement(Verdict::Correct, true)).is_empty());
+        assert_eq!(all("x", doubled, &judgement(Verdict::Incorrect, false))[2], Some(0.75));
+    }
+
+    #[test]
+    fn language_of_the_question_decides() {
+        let got = |question, completion| all(question, completion, &judgement(Verdict::Correct, true))[6];
+        assert_eq!(got("小明有三个苹果，又买了两个，一共有几个？", "<think>three and two</think>5"), Some(0.0));
+        assert_eq!(got("小明有三个苹果，又买了两个，一共有几个？", "<think>三加二</think>five"), Some(1.0));
+        assert_eq!(got("What is 3 + 2?", "<think>two words 两字</think>5"), Some(0.5));
+        assert_eq!(got("What is 3 + 2?", "<think>3 + 2</think>5"), Some(0.0));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! `cargo bench -p aha-train`; ratios between versions belong into one run on one machine.
 
 use aha_engine::{Control, EngineConfig, Request, SamplingParams, generate, score};
-use aha_kernels::{AdamW, AdamWConfig, Gradients, Tape};
+use aha_kernels::{AdamWConfig, Gradients, Optimizer, Tape};
 use aha_model::{Decoder, ModelConfig};
 use aha_train::PackedBatch;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -26,7 +26,7 @@ fn training_step(c: &mut Criterion) {
     let data = sequences(160, model.config.vocab_size);
     let batch = PackedBatch::new(data.iter().map(|s| s.split_at(1)));
     let (mut tape, mut grads) = (Tape::new(true), Gradients::new(&model.params));
-    let mut optimizer = AdamW::new(AdamWConfig::default(), &model.params);
+    let mut optimizer = Optimizer::new(AdamWConfig::default(), &model.params);
     let mut group = c.benchmark_group("train");
     group.sample_size(20).throughput(Throughput::Elements(batch.tokens.len() as u64));
     group.bench_function("step", |b| {

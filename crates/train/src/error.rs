@@ -6,6 +6,9 @@ pub enum TrainError {
     /// A setting or input of the loss.
     #[error(transparent)]
     Grpo(#[from] crate::grpo_error::GrpoError),
+    /// A document could not be had.
+    #[error(transparent)]
+    Data(#[from] aha_data::DataError),
     /// A problem could not be had.
     #[error(transparent)]
     Task(#[from] aha_tasks::TaskError),

@@ -5,6 +5,7 @@
 //! for bit, so the first ratio is exactly 1 and no second forward is needed.
 
 use crate::advantage::{AdvantageConfig, Advantages, advantages, combine_rewards, sequence_mask};
+use crate::balance;
 use crate::lanes::{Lane, Lanes};
 use crate::loss_metrics::LossMetrics;
 use crate::normaliser::Normaliser;
@@ -16,9 +17,9 @@ use crate::state::{self, TrainerState};
 use crate::{PackedBatch, TrainError};
 use aha_engine::sampler::mix;
 use aha_engine::{Control, EngineConfig, FinishReason, Request, SamplingParams, generate};
-use aha_kernels::{AdamW, AdamWConfig, Precision};
+use aha_kernels::{Optimizer, OptimizerConfig, Precision};
 use aha_model::{Decoder, TextFiles};
-use aha_tasks::{Prompter, RewardSpec, Split, Task, Verdict, rewards};
+use aha_tasks::{Prompter, RewardSpec, Rewarded, Split, Task, Verdict, rewards};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -41,7 +42,7 @@ pub struct GrpoConfig {
     /// Learning rate over the steps.
     pub schedule: Schedule,
     /// Optimizer settings.
-    pub optimizer: AdamWConfig,
+    pub optimizer: OptimizerConfig,
     /// Settings of the loss.
     pub loss: PolicyLossConfig,
     /// How rewards become advantages.
@@ -68,6 +69,8 @@ pub struct GrpoConfig {
     pub precision: Precision,
     /// Blocks keep only their inputs for the backward.
     pub gradient_checkpointing: bool,
+    /// How far the biases of routers move at a step, towards an even load; 0 leaves them as they were pretrained.
+    pub bias_update_speed: f64,
     /// Hash of everything the result depends on.
     pub settings: String,
 }
@@ -117,12 +120,12 @@ impl Grpo<'_> {
         observer: &mut dyn Observer,
     ) -> Result<(Decoder, bool), TrainError> {
         let c = self.config;
-        let resumed = state::load_latest(checkpoints, &c.settings, |p| AdamW::new(c.optimizer, p))?;
+        let resumed = state::load_latest(checkpoints, &c.settings, |p| Optimizer::new(c.optimizer, p))?;
         let (mut policy, mut optimizer, mut state, saved_reference) = match resumed {
             Some(r) => (r.policy, r.optimizer, r.state, r.reference),
             None => {
                 let policy = fresh()?;
-                let optimizer = AdamW::new(c.optimizer, &policy.params);
+                let optimizer = Optimizer::new(c.optimizer, &policy.params);
                 (policy, optimizer, TrainerState { settings: c.settings.clone(), ..TrainerState::default() }, None)
             }
         };
@@ -153,6 +156,9 @@ impl Grpo<'_> {
                 let batch: Vec<&Sample> = slice.map(|i| &generation.samples[i]).collect();
                 let learning_rate = c.schedule.at(state.step);
                 let mut metrics = self.accumulate(&policy, reference.as_ref(), &batch, &mut lanes, turn == 0)?;
+                let routing = lanes.routing();
+                metrics.extend(balance::metrics(&routing));
+                balance::update(&mut policy, &routing, c.bias_update_speed);
                 let norm = optimizer.step(&mut policy.params, lanes.grads(), learning_rate);
                 state.step += 1;
                 if !norm.is_finite() {
@@ -216,7 +222,8 @@ impl Grpo<'_> {
             let seed = mix(c.seed ^ mix(first + i as u64));
             requests.push(Request { prompt: self.prompter.tokens(problem)?, samples: c.num_generations, params, seed });
         }
-        let completions = generate(policy, &requests, &c.engine, &Control::default())?;
+        let control = Control::default();
+        let completions = generate(policy, &requests, &c.engine, &control)?;
         let seconds = begin.elapsed().as_secs_f64();
         let begin = Instant::now();
         let mut samples = Vec::with_capacity(completions.len());
@@ -233,7 +240,16 @@ impl Grpo<'_> {
             let text = self.prompter.completion(&completion.tokens)?;
             let finished = completion.finish == FinishReason::Stop;
             let judgement = self.task.judge(problem, &text, finished);
-            let mut scores = rewards(&c.rewards, &text, &judgement);
+            let rewarded = Rewarded {
+                problem,
+                completion: &text,
+                judgement: &judgement,
+                prefilled_think: self.task.prefilled_think(),
+                finished,
+                tokens: completion.tokens.len(),
+                max_tokens: c.sampling.max_new_tokens,
+            };
+            let mut scores = rewards(&c.rewards, &rewarded);
             if let Some((buffer, _)) = c.overlong {
                 scores.push(Some(soft_overlong_penalty(completion.tokens.len(), c.sampling.max_new_tokens, buffer)));
             }
@@ -266,7 +282,11 @@ impl Grpo<'_> {
             s.keep = keep[i];
             s.log.advantage = advantages.valid[i].then(|| f64::from(advantages.values[i]));
         }
-        let metrics = generation_metrics(&samples, &names, &advantages);
+        let mut metrics = generation_metrics(&samples, &names, &advantages);
+        if let Some((acceptance, tokens_per_step)) = control.speculation() {
+            metrics.push(("speculative/acceptance".to_owned(), acceptance));
+            metrics.push(("speculative/tokens_per_step".to_owned(), tokens_per_step));
+        }
         if c.steps_per_generation > 1 {
             shuffle(&mut samples, mix(c.seed ^ mix(!number)));
         }
@@ -290,6 +310,7 @@ impl Grpo<'_> {
         let total = batch.iter().map(|s| s.prompt.len() + s.tokens.len()).sum();
         let parts = split(batch, lanes.micro_batch_tokens(c.micro_batch_tokens, total));
         let mut sum = Part::default();
+        lanes.begin(0.0);
         for part in lanes.run(&parts, |lane, part| self.part(policy, reference, part, &window, lane)) {
             sum.merge(&part?);
         }

@@ -4,7 +4,7 @@
 //! fixed number of lanes; a lane works alone on one thread, and the lanes' gradients are added in order at the end. The number
 //! of lanes is a property of the model, never of the machine: the gradient has the same bits on any number of threads.
 
-use aha_kernels::{Gradients, ParamStore, Tape, par};
+use aha_kernels::{Gradients, ParamStore, RoutingStats, Tape, par};
 use rayon::prelude::*;
 
 /// Lanes of a small model.
@@ -45,6 +45,21 @@ impl Lanes {
         limit.min(total.div_ceil(self.lanes.len())).max(1)
     }
 
+    /// Begins a step: forgets what was routed and sets the factor of the balance loss (alpha over the tokens of the step).
+    pub fn begin(&mut self, balance_loss: f32) {
+        for lane in &mut self.lanes {
+            lane.tape.balance_loss = balance_loss;
+            lane.tape.routing.get_or_insert_default().reset();
+        }
+    }
+
+    /// What all lanes routed since [`Lanes::begin`].
+    pub fn routing(&self) -> RoutingStats {
+        let mut all = RoutingStats::default();
+        self.lanes.iter().filter_map(|lane| lane.tape.routing.as_ref()).for_each(|r| all.add(r));
+        all
+    }
+
     /// Does `work` for every micro-batch, in order within a lane; what it returned, in the order of `parts`.
     /// [`Lanes::grads`] is then the sum over all of them.
     pub fn run<P: Sync, T: Send>(&mut self, parts: &[P], work: impl Fn(&mut Lane, &P) -> T + Sync) -> Vec<T> {
@@ -57,7 +72,8 @@ impl Lanes {
             if alone { par::serial(all) } else { all() }
         };
         let done: Vec<Vec<T>> = if count == 1 {
-            self.lanes.iter_mut().enumerate().map(deal).collect()
+            let lanes = &mut self.lanes;
+            par::inside(|| lanes.iter_mut().enumerate().map(deal).collect())
         } else {
             self.lanes.par_iter_mut().enumerate().with_max_len(1).map(deal).collect()
         };

@@ -1,6 +1,7 @@
 //! Training methods, one readable file each, and the losses as pure functions.
 
 pub mod advantage;
+pub mod balance;
 pub mod error;
 pub mod grpo;
 pub mod grpo_error;
@@ -11,7 +12,9 @@ pub mod normaliser;
 pub mod observer;
 pub mod overlong;
 pub mod policy_loss;
+pub mod prediction;
 pub mod pretrain;
+pub mod ramp;
 pub mod schedule;
 pub mod state;
 pub mod step;

@@ -21,6 +21,20 @@ pub enum ScheduleKind {
     Cosine,
     /// Warm-up, stable, decay (MiniCPM): the peak, then a straight line to the floor over the last `decay_steps`.
     Wsd,
+    /// DeepSeek-V3's pretraining (technical report, 4.2): the peak, half a cosine to the floor over `decay_steps`, the floor
+    /// for `hold_steps`, and a lower constant for the last `final_steps`.
+    V3,
+}
+
+/// The end of a `V3` schedule.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Tail {
+    /// Steps at the floor.
+    pub hold_steps: u64,
+    /// Steps after those, to the end.
+    pub final_steps: u64,
+    /// The learning rate of these as a share of the peak.
+    pub final_ratio: f64,
 }
 
 /// A learning-rate schedule.
@@ -36,8 +50,10 @@ pub struct Schedule {
     pub warmup_steps: u64,
     /// Steps of the whole run, warm-up included; beyond it the floor (or the peak, for `Constant`) holds.
     pub total_steps: u64,
-    /// Steps of the final decay of `Wsd`; not used by the others.
+    /// Steps of the decay of `Wsd` and `V3`; not used by the others.
     pub decay_steps: u64,
+    /// What follows the decay of `V3`.
+    pub tail: Tail,
 }
 
 impl Schedule {
@@ -58,6 +74,11 @@ impl Schedule {
         }
         if self.kind == ScheduleKind::Wsd && self.decay_steps > self.total_steps - self.warmup_steps {
             return bad("decay_steps", self.decay_steps as f64, "at most the steps after the warm-up");
+        }
+        let end = self.decay_steps.saturating_add(self.tail.hold_steps).saturating_add(self.tail.final_steps);
+        if self.kind == ScheduleKind::V3 && end > self.total_steps - self.warmup_steps {
+            let wanted = "together with hold_steps and final_steps at most the steps after the warm-up";
+            return bad("decay_steps", self.decay_steps as f64, wanted);
         }
         Ok(self)
     }
@@ -81,6 +102,15 @@ impl Schedule {
                 let start = self.total_steps.saturating_sub(self.decay_steps);
                 if step < start { 1.0 } else { 1.0 - share(step - start, self.decay_steps) }
             }
+            ScheduleKind::V3 => {
+                let last = self.total_steps.saturating_sub(self.tail.final_steps);
+                if self.tail.final_steps > 0 && step >= last {
+                    return self.peak * self.tail.final_ratio;
+                }
+                let start = last.saturating_sub(self.tail.hold_steps).saturating_sub(self.decay_steps);
+                let done = if step < start { 0.0 } else { share(step - start, self.decay_steps) };
+                0.5 * (1.0 + (std::f64::consts::PI * done).cos())
+            }
         };
         floor + (self.peak - floor) * remaining
     }
@@ -91,7 +121,8 @@ mod tests {
     use super::*;
 
     fn schedule(kind: ScheduleKind) -> Schedule {
-        Schedule { kind, peak: 2.0, min_ratio: 0.1, warmup_steps: 4, total_steps: 104, decay_steps: 20 }
+        let tail = Tail { hold_steps: 10, final_steps: 5, final_ratio: 0.03 };
+        Schedule { kind, peak: 2.0, min_ratio: 0.1, warmup_steps: 4, total_steps: 104, decay_steps: 20, tail }
     }
 
     #[track_caller]
@@ -104,7 +135,9 @@ mod tests {
 
     #[test]
     fn warm_up_is_linear_for_every_shape() {
-        for kind in [ScheduleKind::Constant, ScheduleKind::Linear, ScheduleKind::Cosine, ScheduleKind::Wsd] {
+        for kind in
+            [ScheduleKind::Constant, ScheduleKind::Linear, ScheduleKind::Cosine, ScheduleKind::Wsd, ScheduleKind::V3]
+        {
             check(kind, &[(0, 0.5), (1, 1.0), (2, 1.5), (3, 2.0), (4, 2.0)]);
         }
     }
@@ -130,6 +163,18 @@ mod tests {
         check(ScheduleKind::Wsd, &[(83, 2.0), (84, 2.0), (94, 1.1), (103, 0.29), (104, 0.2), (200, 0.2)]);
         let hard = Schedule { decay_steps: 0, ..schedule(ScheduleKind::Wsd) };
         assert_eq!(hard.at(103), 2.0);
+    }
+
+    #[test]
+    fn v3_is_constant_cosine_constant_constant() {
+        // Warm-up to 4, the peak to 69, the cosine to 89, the floor to 99, the last five lower.
+        let half = 0.2 + 1.8 * 0.5;
+        let values = [(4, 2.0), (68, 2.0), (69, 2.0), (79, half), (89, 0.2), (98, 0.2), (99, 0.06), (103, 0.06)];
+        check(ScheduleKind::V3, &values);
+        check(ScheduleKind::V3, &[(74, 0.2 + 0.9 * (1.0 + 0.5f64.sqrt()))]);
+        let good = schedule(ScheduleKind::V3);
+        assert!(good.validated().is_ok());
+        assert!(Schedule { decay_steps: 86, ..good }.validated().unwrap_err().to_string().contains("hold_steps"));
     }
 
     #[test]

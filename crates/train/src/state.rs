@@ -5,7 +5,7 @@
 //! directory without it is an unfinished one and is ignored.
 
 use crate::TrainError;
-use aha_kernels::{AdamW, ParamStore};
+use aha_kernels::{Optimizer, ParamStore};
 use aha_model::{Checkpoint, Decoder, SaveDtype, TextFiles, save_checkpoint};
 use safetensors::tensor::{Dtype, View};
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,9 @@ pub struct TrainerState {
     pub optimizer_step: u64,
     /// Where the data stream goes on.
     pub next_document: u64,
+    /// The first token of that document not yet used, where documents are cut.
+    #[serde(default)]
+    pub next_token: u64,
     /// Hash of the settings this state belongs to; a resume with other settings is refused by the caller.
     pub settings: String,
 }
@@ -32,7 +35,7 @@ pub struct Resumed {
     /// The model.
     pub policy: Decoder,
     /// Its optimizer.
-    pub optimizer: AdamW,
+    pub optimizer: Optimizer,
     /// The reference, when one was saved.
     pub reference: Option<ParamStore>,
 }
@@ -70,7 +73,7 @@ pub fn save(
     root: &Path,
     state: &TrainerState,
     policy: &Decoder,
-    optimizer: &AdamW,
+    optimizer: &Optimizer,
     reference: Option<&ParamStore>,
     text: &TextFiles,
     keep: usize,
@@ -83,16 +86,16 @@ pub fn save(
     let mut moments: Vec<(String, Values)> = Vec::new();
     for (id, p) in policy.params.iter().filter(|(_, p)| p.trainable) {
         let (m, v) = optimizer.moments(id);
-        for (prefix, values) in [("m", m), ("v", v)] {
+        for (prefix, values) in std::iter::once(("m", m)).chain(v.map(|v| ("v", v))) {
             moments
                 .push((format!("{prefix}.{}", p.name), Values { shape: p.layout.shape(), values, layout: p.layout }));
         }
     }
     write_tensors(&dir.join("optimizer.safetensors"), moments)?;
     if let Some(r) = reference {
-        let tensors = r
-            .iter()
-            .map(|(_, p)| (p.name.clone(), Values { shape: p.layout.shape(), values: &p.data, layout: p.layout }));
+        let tensors = r.iter().map(|(_, p)| {
+            (p.name.clone(), Values { shape: p.layout.shape(), values: Cow::Borrowed(&p.data), layout: p.layout })
+        });
         write_tensors(&dir.join("reference.safetensors"), tensors.collect())?;
     }
     let json = serde_json::to_string_pretty(state).expect("plain numbers and text");
@@ -148,7 +151,7 @@ fn read_state(dir: &Path) -> Result<TrainerState, TrainError> {
 pub fn load_latest(
     root: &Path,
     settings: &str,
-    optimizer: impl Fn(&ParamStore) -> AdamW,
+    optimizer: impl Fn(&ParamStore) -> Optimizer,
 ) -> Result<Option<Resumed>, TrainError> {
     let Some(step) = latest(root, settings)? else { return Ok(None) };
     let dir = root.join(format!("step_{step}"));
@@ -158,9 +161,12 @@ pub fn load_latest(
     optimizer.step = state.optimizer_step;
     let moments = Tensors::read(&dir.join("optimizer.safetensors"))?;
     for (id, p) in policy.params.iter().filter(|(_, p)| p.trainable) {
-        let (m, v) = optimizer.moments_mut(id);
-        *m = p.layout.store(moments.get(&format!("m.{}", p.name), &p.layout.shape())?);
-        *v = p.layout.store(moments.get(&format!("v.{}", p.name), &p.layout.shape())?);
+        let read = |prefix: &str| -> Result<Vec<f32>, TrainError> {
+            Ok(p.layout.store(moments.get(&format!("{prefix}.{}", p.name), &p.layout.shape())?))
+        };
+        let second = optimizer.moments(id).1.is_some();
+        let (m, v) = (read("m")?, if second { Some(read("v")?) } else { None });
+        optimizer.restore(id, m, v);
     }
     let file = dir.join("reference.safetensors");
     let reference = if file.exists() {
@@ -179,7 +185,7 @@ pub fn load_latest(
 /// Values in a parameter's layout, converted to row-major bytes only when written.
 struct Values<'a> {
     shape: Vec<usize>,
-    values: &'a [f32],
+    values: Cow<'a, [f32]>,
     layout: aha_kernels::Layout,
 }
 
@@ -193,7 +199,7 @@ impl View for Values<'_> {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Owned(self.layout.load(self.values).iter().flat_map(|v| v.to_le_bytes()).collect())
+        Cow::Owned(self.layout.load(&self.values).iter().flat_map(|v| v.to_le_bytes()).collect())
     }
 
     fn data_len(&self) -> usize {

@@ -40,6 +40,20 @@ fn model() -> Decoder {
     Decoder::init(ModelConfig::from_json(&config).expect("valid"), 3)
 }
 
+/// Latents, experts, a module that drafts.
+fn deepseek() -> Decoder {
+    let config = format!(
+        r#"{{"model_type": "deepseek_v3", "vocab_size": {}, "hidden_size": 32, "intermediate_size": 48,
+        "num_hidden_layers": 2, "num_attention_heads": 2, "kv_lora_rank": 16, "q_lora_rank": null, "qk_nope_head_dim": 16,
+        "qk_rope_head_dim": 8, "v_head_dim": 16, "first_k_dense_replace": 1, "moe_intermediate_size": 24,
+        "n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2, "n_group": 2, "topk_group": 2,
+        "routed_scaling_factor": 1.5, "num_nextn_predict_layers": 1, "max_position_embeddings": 128, "rms_norm_eps": 1e-6,
+        "rope_theta": 10000.0, "initializer_range": 0.1}}"#,
+        tokenizer().vocab_size()
+    );
+    Decoder::init(ModelConfig::from_json(&config).expect("valid"), 3)
+}
+
 fn config() -> GrpoConfig {
     GrpoConfig {
         precision: Precision::F32,
@@ -57,8 +71,9 @@ fn config() -> GrpoConfig {
             warmup_steps: 0,
             total_steps: 6,
             decay_steps: 0,
+            tail: Default::default(),
         },
-        optimizer: AdamWConfig::default(),
+        optimizer: AdamWConfig::default().into(),
         loss: PolicyLossConfig {
             loss_type: LossType::Grpo,
             beta: 0.01,
@@ -78,6 +93,7 @@ fn config() -> GrpoConfig {
         save_steps: 2,
         eval_steps: 0,
         seed: 5,
+        bias_update_speed: 0.0,
         settings: "test".into(),
     }
 }
@@ -105,6 +121,10 @@ impl Observer for Watch {
 }
 
 fn train(config: &GrpoConfig, folder: &Path, watch: &mut Watch) -> Decoder {
+    train_from(model, config, folder, watch)
+}
+
+fn train_from(model: fn() -> Decoder, config: &GrpoConfig, folder: &Path, watch: &mut Watch) -> Decoder {
     let tokenizer = tokenizer();
     let eos = tokenizer.token_to_id("<|end|>").expect("there");
     let prompter = Prompter::new(tokenizer, PromptStyle::Mini, None, None, None, vec![eos]).expect("valid");
@@ -120,7 +140,7 @@ fn bits(d: &Decoder) -> Vec<u32> {
 
 #[test]
 fn first_ratios_are_one_and_sampler_equals_trainer() {
-    for precision in [Precision::F32, Precision::Bf16] {
+    for precision in [Precision::F32, Precision::Bf16, Precision::Fp8] {
         let folder = tempfile::tempdir().unwrap();
         let mut watch = Watch::default();
         train(&GrpoConfig { precision, ..config() }, folder.path(), &mut watch);
@@ -134,8 +154,48 @@ fn first_ratios_are_one_and_sampler_equals_trainer() {
 }
 
 #[test]
+fn first_ratios_are_one_with_experts_latents_and_drafts_too() {
+    for (precision, speculative) in [(Precision::F32, false), (Precision::Bf16, false), (Precision::Bf16, true)] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut watch = Watch::default();
+        let engine = EngineConfig { speculative, ..EngineConfig::default() };
+        let c = GrpoConfig { precision, engine, bias_update_speed: 1e-2, ..config() };
+        train_from(deepseek, &c, folder.path(), &mut watch);
+        for m in &watch.metrics {
+            assert_eq!((m["ratio/min"], m["ratio/max"], m["sampling/sampling_logp_difference/max"]), (1.0, 1.0, 0.0));
+            assert!(m["grad_norm"] > 0.0 && m["moe/max_violation"] >= 0.0 && m["moe/coldest_expert"] <= 1.0);
+            assert_eq!(m.contains_key("speculative/acceptance"), speculative);
+        }
+    }
+}
+
+#[test]
+fn experts_change_no_bit_with_checkpointing_threads_or_a_resume() {
+    let c = GrpoConfig { precision: Precision::Bf16, bias_update_speed: 1e-2, micro_batch_tokens: 150, ..config() };
+    let run = |gradient_checkpointing, threads| {
+        let folder = tempfile::tempdir().unwrap();
+        let c = GrpoConfig { gradient_checkpointing, ..c.clone() };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| bits(&train_from(deepseek, &c, folder.path(), &mut Watch::default())))
+    };
+    let want = run(false, 1);
+    assert!(run(true, 2) == want && run(false, 3) == want);
+    let folder = tempfile::tempdir().unwrap();
+    let mut watch = Watch { stop_after: Some(3), ..Watch::default() };
+    train_from(deepseek, &c, folder.path(), &mut watch);
+    let resumed = train_from(deepseek, &c, folder.path(), &mut Watch::default());
+    assert!(bits(&resumed) == want, "biases of routers are part of a checkpoint");
+    assert!(
+        resumed
+            .params
+            .iter()
+            .any(|(_, p)| p.name.ends_with("e_score_correction_bias") && p.data.iter().any(|b| *b != 0.0))
+    );
+}
+
+#[test]
 fn gradient_checkpointing_changes_no_bit() {
-    for precision in [Precision::F32, Precision::Bf16] {
+    for precision in [Precision::F32, Precision::Bf16, Precision::Fp8] {
         let run = |gradient_checkpointing| {
             let folder = tempfile::tempdir().unwrap();
             let c = GrpoConfig { precision, gradient_checkpointing, steps: 3, ..config() };
@@ -147,7 +207,7 @@ fn gradient_checkpointing_changes_no_bit() {
 
 #[test]
 fn weights_do_not_depend_on_the_number_of_threads() {
-    for precision in [Precision::F32, Precision::Bf16] {
+    for precision in [Precision::F32, Precision::Bf16, Precision::Fp8] {
         let c = GrpoConfig { precision, micro_batch_tokens: 150, steps: 3, ..config() };
         let run = |threads| {
             let folder = tempfile::tempdir().unwrap();

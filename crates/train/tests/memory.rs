@@ -1,7 +1,7 @@
 //! Memory: flat over many steps of varying sizes, and never a tokens x vocabulary buffer. One test, alone in its process,
 //! because it reads the process's own numbers.
 
-use aha_kernels::{AdamW, AdamWConfig, Gradients, Layout, Tape, Weight, logprob};
+use aha_kernels::{AdamWConfig, Gradients, Layout, Optimizer, Tape, Weight, logprob};
 use aha_model::{Decoder, ModelConfig};
 use aha_train::PackedBatch;
 
@@ -23,7 +23,7 @@ fn memory_stays_flat_and_the_vocabulary_never_meets_all_tokens() {
         "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "hidden_act": "silu"}"#;
     let mut model = Decoder::init(ModelConfig::from_json(config).unwrap(), 1);
     let (mut tape, mut grads) = (Tape::new(true), Gradients::new(&model.params));
-    let mut optimizer = AdamW::new(AdamWConfig::default(), &model.params);
+    let mut optimizer = Optimizer::new(AdamWConfig::default(), &model.params);
     let mut after = Vec::new();
     for step in 0..240usize {
         let lengths = (0..20).map(|i| 8 + (step * 37 + i * 11) % 90);

@@ -20,6 +20,9 @@ pub struct Args {
     /// Tokens drawn for each.
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = count)]
     new_tokens: usize,
+    /// Draft tokens with the model's prediction module (random weights: few are kept).
+    #[arg(long)]
+    speculative: bool,
     /// Repetitions; the median counts.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = count)]
     repeat: usize,
@@ -31,14 +34,15 @@ pub struct Args {
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let model = args.shape.decoder(args.prompt_tokens + args.new_tokens, false)?;
     let params = SamplingParams { max_new_tokens: args.new_tokens, ..SamplingParams::default() };
-    let requests: Vec<Request> = sequences(args.sequences, args.prompt_tokens, args.shape.vocab_size)
+    let requests: Vec<Request> = sequences(args.sequences, args.prompt_tokens, model.config.vocab_size)
         .into_iter()
         .enumerate()
         .map(|(i, prompt)| Request { prompt: prompt.into(), samples: 1, params: params.clone(), seed: i as u64 })
         .collect();
-    generate(&model, &requests, &EngineConfig::default(), &Control::default())?;
+    let engine = EngineConfig { speculative: args.speculative, ..EngineConfig::default() };
+    generate(&model, &requests, &engine, &Control::default())?;
     let seconds = median(args.repeat, || {
-        generate(&model, &requests, &EngineConfig::default(), &Control::default()).expect("it worked before");
+        generate(&model, &requests, &engine, &Control::default()).expect("it worked before");
     });
     let rate = (args.sequences * args.new_tokens) as f64 / seconds;
     let output = Output::new(args.json);

@@ -4,6 +4,7 @@ use super::{median, noise};
 use crate::args::{count, precision};
 use crate::output::Output;
 use aha_kernels::linear;
+use aha_kernels::quant::QuantRows;
 use aha_kernels::{Init, Layout, ParamStore};
 use aha_pipeline::recipe::Precision;
 use serde_json::json;
@@ -33,6 +34,9 @@ pub struct Args {
 
 /// GFLOP/s of forward, input gradient, weight gradient.
 pub(super) fn measure(m: usize, k: usize, n: usize, repeat: usize, precision: Precision) -> [f64; 3] {
+    if precision == Precision::Quantized {
+        return [quantized(m, k, n, repeat), 0.0, 0.0];
+    }
     let mut params = ParamStore::default();
     let id = params.init("weight", Layout::Panels { n, k }, Init::Normal { std: 0.02, seed: 1 });
     params.set_precision(precision.resolve(), true);
@@ -45,6 +49,15 @@ pub(super) fn measure(m: usize, k: usize, n: usize, repeat: usize, precision: Pr
         work / median(repeat, || linear::backward_input(&mut d_x, &d_y, w, false)),
         work / median(repeat, || linear::backward_weight(&mut d_w, &d_y, &x, w)),
     ]
+}
+
+/// Billions of operations a second of a forward with weights of 8 bits.
+fn quantized(m: usize, k: usize, n: usize, repeat: usize) -> f64 {
+    let mut params = ParamStore::default();
+    let k = k.next_multiple_of(32);
+    let id = params.add_quantized("weight", Layout::Panels { n, k }, &QuantRows::from_f32(&noise(n * k), n, k));
+    let (x, mut y, w) = (noise(m * k), vec![0f32; m * n], params.weight(id));
+    2e-9 * (m * n * k) as f64 / median(repeat, || linear::forward(&mut y, &x, w, false))
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {

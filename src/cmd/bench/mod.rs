@@ -11,7 +11,7 @@ use aha_model::{Decoder, ModelConfig};
 use aha_pipeline::recipe::Precision;
 use anyhow::Context;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Measure the parts on this machine.
 ///
@@ -64,6 +64,9 @@ struct Shape {
     /// Words of the vocabulary.
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = count)]
     vocab_size: usize,
+    /// A config.json instead of the shape.
+    #[arg(long, value_name = "FILE")]
+    config: Option<std::path::PathBuf>,
     /// In what numbers matrix products run: f32, bf16, or auto for the faster one on this processor.
     #[arg(long, value_name = "TYPE", default_value = "auto", value_parser = precision)]
     precision: Precision,
@@ -71,30 +74,41 @@ struct Shape {
 
 impl Shape {
     fn decoder(&self, positions: usize, gradients: bool) -> anyhow::Result<Decoder> {
-        let config = serde_json::json!({
+        let shape = serde_json::json!({
             "model_type": "llama", "vocab_size": self.vocab_size, "hidden_size": self.hidden_size,
             "intermediate_size": self.intermediate_size, "num_hidden_layers": self.layers,
             "num_attention_heads": self.heads, "num_key_value_heads": self.kv_heads,
             "max_position_embeddings": positions, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
             "tie_word_embeddings": false, "hidden_act": "silu",
         });
-        let config = ModelConfig::from_json(&config.to_string()).context("this shape is no model")?;
+        let text = match &self.config {
+            Some(path) => std::fs::read_to_string(path).with_context(|| path.display().to_string())?,
+            None => shape.to_string(),
+        };
+        let mut config = ModelConfig::from_json(&text).context("this shape is no model")?;
+        config.max_position_embeddings = config.max_position_embeddings.max(positions);
         let mut decoder = Decoder::init(config, 1);
         decoder.params.set_precision(self.precision.resolve(), gradients);
         Ok(decoder)
     }
 }
 
-/// Median seconds of `work`, after one run that does not count.
-fn median(repeat: usize, mut work: impl FnMut()) -> f64 {
+/// Time that a measurement takes at least: shorter ones say more about what else the machine did just then.
+const AT_LEAST: Duration = Duration::from_millis(700);
+
+/// Median seconds of `work`, after one run that does not count, over at least `repeat` runs.
+fn median(repeat: usize, work: impl FnMut() + Send) -> f64 {
+    aha_kernels::par::inside(|| median_here(repeat, work))
+}
+
+fn median_here(repeat: usize, mut work: impl FnMut()) -> f64 {
     work();
-    let mut seconds: Vec<f64> = (0..repeat.max(1))
-        .map(|_| {
-            let begin = Instant::now();
-            work();
-            begin.elapsed().as_secs_f64()
-        })
-        .collect();
+    let (begin, mut seconds) = (Instant::now(), Vec::new());
+    while seconds.len() < repeat.max(1) || begin.elapsed() < AT_LEAST {
+        let begin = Instant::now();
+        work();
+        seconds.push(begin.elapsed().as_secs_f64());
+    }
     seconds.sort_by(f64::total_cmp);
     seconds[seconds.len() / 2]
 }

@@ -5,9 +5,10 @@ use super::{matmul, median, noise};
 use crate::args::count;
 use crate::output::Output;
 use crate::table::table;
+use aha_kernels::Precision as kernels;
 use aha_kernels::attention::{self, Heads};
 use aha_kernels::cpu::gemm::{Extent, Left, NR, Start, gemm, gemm_bf16};
-use aha_kernels::{AdamW, AdamWConfig, Gradients, Init, Layout, ParamStore, Segments, logprob, norm, swiglu};
+use aha_kernels::{AdamWConfig, Gradients, Init, Layout, Optimizer, ParamStore, Segments, logprob, norm, swiglu};
 use aha_pipeline::recipe::Precision;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -91,16 +92,18 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
             }
         }
     }
-    let heads = Heads { query: (d / 64).max(1), kv: (d / 64).max(1), dim: 64, scale: 0.125 };
-    let width = heads.query * heads.dim;
-    for length in [64, 512] {
+    let count = (d / 64).max(1);
+    let width = count * 64;
+    for (length, precision) in [64, 512].into_iter().flat_map(|l| [(l, kernels::F32), (l, kernels::Bf16)]) {
+        let (name, peak) = if precision == kernels::F32 { ("f32", f32_peak) } else { ("bf16", bf16_peak) };
+        let heads = Heads { query: count, kv: count, dim: 64, scale: 0.125, precision };
         let segments = Segments::from_lengths(std::iter::repeat_n(length, t / length));
         let rows = segments.tokens();
         let (q, k, v) = (noise(rows * width), noise(rows * width), noise(rows * width));
         let (mut out, mut stats) = (vec![0f32; q.len()], vec![0f32; rows * heads.query * 2]);
         let work = 4e-9 * (rows * length / 2 * width) as f64;
         let seconds = median(repeat, || attention::forward(&mut out, &mut stats, &q, &k, &v, &segments, heads));
-        add(format!("attention {length} forward"), work / seconds, "GFLOP/s", f32_peak);
+        add(format!("attention {name} {length} forward"), work / seconds, "GFLOP/s", peak);
         let (mut d_q, mut d_k, mut d_v) = (q.clone(), q.clone(), q.clone());
         let d_out = noise(q.len());
         let seconds = median(repeat, || {
@@ -117,7 +120,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
                 false,
             );
         });
-        add(format!("attention {length} backward"), 2.5 * work / seconds, "GFLOP/s", f32_peak);
+        add(format!("attention {name} {length} backward"), 2.5 * work / seconds, "GFLOP/s", peak);
     }
     let gigabytes = |floats: usize| floats as f64 * 4e-9;
     let (x, w) = (noise(t * d), vec![1f32; d]);
@@ -145,7 +148,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     add(format!("log-prob + entropy over {vocab}"), 2e-9 * (t * d * vocab) as f64 / seconds, "GFLOP/s", peak);
     let mut many = ParamStore::default();
     many.init("w", Layout::Panels { n: 4096, k: 2048 }, Init::Zero);
-    let (mut optimizer, grads) = (AdamW::new(AdamWConfig::default(), &many), Gradients::new(&many));
+    let (mut optimizer, grads) = (Optimizer::new(AdamWConfig::default(), &many), Gradients::new(&many));
     let seconds = median(repeat, || {
         optimizer.step(&mut many, &grads, 1e-4);
     });

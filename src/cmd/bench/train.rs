@@ -3,7 +3,7 @@
 use super::{Shape, sequences};
 use crate::args::count;
 use crate::output::Output;
-use aha_kernels::{AdamW, AdamWConfig};
+use aha_kernels::{AdamWConfig, Optimizer};
 use aha_train::lanes::Lanes;
 use aha_train::pretrain;
 use serde_json::json;
@@ -33,9 +33,9 @@ pub struct Args {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let mut model = args.shape.decoder(args.sequence, true)?;
-    let mut optimizer = AdamW::new(AdamWConfig::default(), &model.params);
+    let mut optimizer = Optimizer::new(AdamWConfig::default(), &model.params);
     let mut lanes = Lanes::new(&model.params, args.gradient_checkpointing);
-    let data = sequences(args.batch, args.sequence, args.shape.vocab_size);
+    let data = sequences(args.batch, args.sequence, model.config.vocab_size);
     let mut seconds = Vec::new();
     for _ in 0..=args.steps {
         let begin = Instant::now();

@@ -1,16 +1,16 @@
 //! One query row per head against a block cache: the products of decoding, where a matrix microkernel would wait.
 //!
 //! With a single row every sum is one chain of dependent multiply-adds. Here the chains of several heads run side by side in
-//! registers, so that the processor always has another one to go on with. Every chain adds in the order of `gemm`: the bits
-//! are the same.
+//! registers, so that the processor always has another one to go on with; heads that share keys and values read them once.
+//! Every chain adds in the order of `gemm`: the bits are the same.
 
 #[cfg(target_arch = "x86_64")]
-use super::simd::{Isa, isa};
+use super::bf16::Pairs512;
+use super::bf16::PlainPairs;
+#[cfg(target_arch = "x86_64")]
+use super::simd::{Isa, bf16_dot, isa};
 use super::simd::{Lanes, Plain};
 use crate::cpu::NR;
-
-/// Chains that run side by side.
-const SIDE_BY_SIDE: usize = 4;
 
 /// What one head reads and writes.
 #[derive(Clone, Copy)]
@@ -25,62 +25,120 @@ pub struct Chain {
     pub width: usize,
 }
 
-/// Scores of each chain's query (`dim` numbers) against 32 keys per block: `out[32 b + j]`.
+/// Scores of each chain's query (`words` of them) against 32 keys per block: `out[32 b + j]`.
+///
+/// `shared` neighbouring chains have the same offset. `pairs`: words are pairs of bf16 values, else f32.
 ///
 /// # Safety
-/// `left` readable for `dim`, every block for `dim * 32` values from the chain's offset, `out` writable for 32 per block.
-pub unsafe fn scores(chains: &[Chain], blocks: &[*const f32], dim: usize) {
-    unsafe { dispatch::<true>(chains, blocks, dim) }
+/// `left` readable for `words`, every block for `words * 32` words from the chain's offset, `out` writable for 32 per block.
+pub unsafe fn scores(chains: &[Chain], shared: usize, blocks: &[*const f32], words: usize, pairs: bool) {
+    unsafe { dispatch::<true>(chains, shared, blocks, words, pairs) }
 }
 
-/// Sum over all keys of weight times value row: `out[0..width]`.
+/// Sum over all keys of weight times value row: `out[0..width]`. A block holds 32 keys, as f32 or `pairs`.
 ///
 /// # Safety
-/// `left` readable for 32 numbers per block, every block for 32 x 32 values from the chain's offset, `out` writable for `width`.
-pub unsafe fn values(chains: &[Chain], blocks: &[*const f32]) {
-    unsafe { dispatch::<false>(chains, blocks, NR) }
+/// `left` readable for a block's words each, every block for as many times 32 words from the chain's offset, `out` writable
+/// for `width`.
+pub unsafe fn values(chains: &[Chain], shared: usize, blocks: &[*const f32], pairs: bool) {
+    unsafe { dispatch::<false>(chains, shared, blocks, if pairs { NR / 2 } else { NR }, pairs) }
 }
 
-unsafe fn dispatch<const SCORES: bool>(chains: &[Chain], blocks: &[*const f32], steps: usize) {
+unsafe fn dispatch<const SCORES: bool>(
+    chains: &[Chain],
+    shared: usize,
+    blocks: &[*const f32],
+    steps: usize,
+    pairs: bool,
+) {
     #[cfg(target_arch = "x86_64")]
     {
         match isa() {
             // SAFETY: the instruction set was detected; pointers as promised by the caller.
-            Isa::Avx512 => return unsafe { avx512::<SCORES>(chains, blocks, steps) },
+            Isa::Avx512 if pairs && bf16_dot() => {
+                return unsafe { avx512_bf16::<SCORES>(chains, shared, blocks, steps) };
+            }
             // SAFETY: as above.
-            Isa::Avx2 => return unsafe { avx2::<SCORES>(chains, blocks, steps) },
+            Isa::Avx512 | Isa::Avx2 if pairs => return unsafe { avx2_bf16::<SCORES>(chains, shared, blocks, steps) },
+            // SAFETY: as above.
+            Isa::Avx512 => return unsafe { avx512::<SCORES>(chains, shared, blocks, steps) },
+            // SAFETY: as above.
+            Isa::Avx2 => return unsafe { avx2::<SCORES>(chains, shared, blocks, steps) },
             Isa::Portable => {}
         }
     }
-    unsafe { all::<Plain, 4, SCORES>(chains, blocks, steps) }
+    // SAFETY: pointers as promised by the caller; no instruction set is assumed.
+    unsafe {
+        match pairs {
+            true => all::<PlainPairs, 4, SCORES>(chains, shared, blocks, steps),
+            false => all::<Plain, 4, SCORES>(chains, shared, blocks, steps),
+        }
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-unsafe fn avx512<const SCORES: bool>(chains: &[Chain], blocks: &[*const f32], steps: usize) {
-    unsafe { all::<std::arch::x86_64::__m512, 2, SCORES>(chains, blocks, steps) }
+#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx512bf16,avx2,fma")]
+unsafe fn avx512_bf16<const SCORES: bool>(chains: &[Chain], shared: usize, blocks: &[*const f32], steps: usize) {
+    unsafe { all::<Pairs512, 2, SCORES>(chains, shared, blocks, steps) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn avx2<const SCORES: bool>(chains: &[Chain], blocks: &[*const f32], steps: usize) {
-    unsafe { all::<std::arch::x86_64::__m256, 4, SCORES>(chains, blocks, steps) }
+unsafe fn avx2_bf16<const SCORES: bool>(chains: &[Chain], shared: usize, blocks: &[*const f32], steps: usize) {
+    unsafe { all::<PlainPairs, 4, SCORES>(chains, shared, blocks, steps) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
+unsafe fn avx512<const SCORES: bool>(chains: &[Chain], shared: usize, blocks: &[*const f32], steps: usize) {
+    unsafe { all::<std::arch::x86_64::__m512, 2, SCORES>(chains, shared, blocks, steps) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2<const SCORES: bool>(chains: &[Chain], shared: usize, blocks: &[*const f32], steps: usize) {
+    unsafe { all::<std::arch::x86_64::__m256, 4, SCORES>(chains, shared, blocks, steps) }
 }
 
 #[inline(always)]
-unsafe fn all<S: Lanes, const NV: usize, const SCORES: bool>(chains: &[Chain], blocks: &[*const f32], steps: usize) {
-    let mut groups = chains.chunks_exact(SIDE_BY_SIDE);
+unsafe fn all<S: Lanes, const NV: usize, const SCORES: bool>(
+    chains: &[Chain],
+    shared: usize,
+    blocks: &[*const f32],
+    steps: usize,
+) {
+    unsafe {
+        match shared {
+            4 => groups::<S, NV, 8, 4, SCORES>(chains, blocks, steps),
+            2 => groups::<S, NV, 8, 2, SCORES>(chains, blocks, steps),
+            3 => groups::<S, NV, 6, 3, SCORES>(chains, blocks, steps),
+            _ => groups::<S, NV, 4, 1, SCORES>(chains, blocks, steps),
+        }
+    }
+}
+
+/// J chains side by side, G neighbours of which read the same block.
+#[inline(always)]
+unsafe fn groups<S: Lanes, const NV: usize, const J: usize, const G: usize, const SCORES: bool>(
+    chains: &[Chain],
+    blocks: &[*const f32],
+    steps: usize,
+) {
+    let mut groups = chains.chunks_exact(J);
     for group in &mut groups {
-        let group: &[Chain; SIDE_BY_SIDE] = group.try_into().expect("chunks are this long");
-        unsafe { side_by_side::<S, NV, SIDE_BY_SIDE, SCORES>(group, blocks, steps) };
+        let group: &[Chain; J] = group.try_into().expect("chunks are this long");
+        unsafe { side_by_side::<S, NV, J, G, SCORES>(group, blocks, steps) };
     }
-    for chain in groups.remainder() {
-        unsafe { side_by_side::<S, NV, 1, SCORES>(&[*chain], blocks, steps) };
+    for group in groups.remainder().chunks(G) {
+        match <&[Chain; G]>::try_from(group) {
+            Ok(group) => unsafe { side_by_side::<S, NV, G, G, SCORES>(group, blocks, steps) },
+            Err(_) => group.iter().for_each(|c| unsafe { side_by_side::<S, NV, 1, 1, SCORES>(&[*c], blocks, steps) }),
+        }
     }
 }
 
 #[inline(always)]
-unsafe fn side_by_side<S: Lanes, const NV: usize, const J: usize, const SCORES: bool>(
+unsafe fn side_by_side<S: Lanes, const NV: usize, const J: usize, const G: usize, const SCORES: bool>(
     chains: &[Chain; J],
     blocks: &[*const f32],
     steps: usize,
@@ -92,12 +150,18 @@ unsafe fn side_by_side<S: Lanes, const NV: usize, const J: usize, const SCORES: 
                 acc = [[S::splat(0.0); NV]; J];
             }
             for p in 0..steps {
-                for j in 0..J {
-                    let at = if SCORES { p } else { b * NR + p };
-                    let x = S::splat(*chains[j].left.add(at));
-                    let row = block.add(chains[j].offset + p * NR);
+                let at = if SCORES { p } else { b * steps + p };
+                for first in (0..J).step_by(G) {
+                    let row = block.add(chains[first].offset + p * NR);
+                    let mut values = [S::splat(0.0); NV];
                     for v in 0..NV {
-                        acc[j][v] = acc[j][v].fma(x, S::load(row.add(v * S::WIDTH)));
+                        values[v] = S::load(row.add(v * S::WIDTH));
+                    }
+                    for j in first..first + G {
+                        let x = S::splat(*chains[j].left.add(at));
+                        for v in 0..NV {
+                            acc[j][v] = acc[j][v].fma(x, values[v]);
+                        }
                     }
                 }
             }

@@ -5,6 +5,8 @@
 //! do not depend on the number of rows, on the tile it falls in, or on the instruction set.
 
 #[cfg(target_arch = "x86_64")]
+use super::amx;
+#[cfg(target_arch = "x86_64")]
 use super::bf16::Pairs512;
 use super::bf16::PlainPairs;
 #[cfg(target_arch = "x86_64")]
@@ -81,8 +83,12 @@ pub unsafe fn gemm(extent: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f
 pub unsafe fn gemm_bf16(extent: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start) {
     #[cfg(target_arch = "x86_64")]
     {
-        if bf16_dot() {
+        if extent.outer == 1 && a.inner == 1 && amx::available() {
             // SAFETY: the instruction set was detected; pointers as promised by the caller.
+            return unsafe { amx::gemm(extent, a, b, ldb, c, ldc, start) };
+        }
+        if bf16_dot() {
+            // SAFETY: as above.
             return unsafe { avx512_bf16(extent, a, b, ldb, c, ldc, start) };
         }
         if isa() != Isa::Portable {
@@ -94,9 +100,17 @@ pub unsafe fn gemm_bf16(extent: Extent, a: Left, b: *const f32, ldb: usize, c: *
     unsafe { rows::<PlainPairs, 4, 1>(extent, a, b, ldb, c, ldc, start) }
 }
 
+/// Whether bf16 products of contiguous rows run through matrix tiles here, which sum in another order than lanes do.
+pub fn bf16_tiles() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return amx::available();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx512bf16,avx2,fma")]
-unsafe fn avx512_bf16(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start) {
+pub(super) unsafe fn avx512_bf16(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start) {
     unsafe { rows::<Pairs512, 12, 2>(e, a, b, ldb, c, ldc, start) }
 }
 
@@ -209,6 +223,12 @@ unsafe fn micro<S: Lanes, const R: usize, const NV: usize>(
                 }
             }
         }
+        if start == Start::Add {
+            for r in 0..R {
+                prefetch(c.wrapping_add(r * ldc));
+                prefetch(c.wrapping_add(r * ldc + 16));
+            }
+        }
         let mut bp = b;
         for o in 0..e.outer {
             let mut ap = a.base.add(o * a.outer);
@@ -235,6 +255,18 @@ unsafe fn micro<S: Lanes, const R: usize, const NV: usize>(
             }
         }
     }
+}
+
+/// Asks for a line that will be read after the sums are made. Any address is allowed.
+#[inline(always)]
+fn prefetch(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch never faults, and every x86-64 processor has it.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }
 
 #[cfg(test)]

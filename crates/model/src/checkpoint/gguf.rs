@@ -137,6 +137,7 @@ impl Store {
             bos_token_id: bos,
             eos_token_ids: self.end_tokens(),
             torch_dtype: None,
+            deepseek: None,
         };
         if arch == Arch::Qwen2 && !config.attention_bias {
             return Err(self.bad("a qwen2 file without blk.0.attn_q.bias"));

@@ -112,15 +112,33 @@ impl Store {
         self.entries.keys().filter(|n| !used(n)).cloned().collect()
     }
 
+    /// Whether a tensor's values are 8-bit floats, to be multiplied by scales.
+    pub(super) fn is_fp8(&self, name: &str) -> bool {
+        self.entries.get(name).is_some_and(|e| e.dtype == "F8_E4M3")
+    }
+
+    /// An error about the file that holds a tensor.
+    pub(super) fn bad(&self, name: &str, problem: String) -> Error {
+        Error::format(&self.shards[self.entries[name].shard].0, problem)
+    }
+
     /// The tensor's values as f32.
     pub(super) fn read(&self, name: &str) -> Result<Vec<f32>> {
+        self.read_part(name, 0, self.entries[name].shape.iter().product())
+    }
+
+    /// `count` values from number `first` on.
+    pub(super) fn read_part(&self, name: &str, first: usize, count: usize) -> Result<Vec<f32>> {
         let entry = &self.entries[name];
         let (path, file) = &self.shards[entry.shard];
         let convert = converter(&entry.dtype).ok_or_else(|| {
-            Error::format(path, format!("tensor {name} is {}; only F32, F16 and BF16 are read", entry.dtype))
+            Error::format(path, format!("tensor {name} is {}; only F32, F16, BF16 and F8_E4M3 are read", entry.dtype))
         })?;
-        let mut values = Vec::with_capacity(entry.shape.iter().product());
-        read_chunks(path, file, entry.start, entry.bytes, |raw| convert(raw, &mut values))?;
+        let each = element_bytes(&entry.dtype).expect("a dtype that is read has a size");
+        let mut values = Vec::with_capacity(count);
+        read_chunks(path, file, entry.start + first as u64 * each, count as u64 * each, |raw| {
+            convert(raw, &mut values)
+        })?;
         Ok(values)
     }
 }
@@ -142,7 +160,11 @@ pub(super) fn converter(dtype: &str) -> Option<Convert> {
         let (values, _) = raw.as_chunks();
         out.extend(values.iter().map(|b| bf16::from_le_bytes(*b).to_f32()));
     }
+    fn f8s(raw: &[u8], out: &mut Vec<f32>) {
+        out.extend(raw.iter().map(|b| super::deepseek::e4m3(*b)));
+    }
     match dtype {
+        "F8_E4M3" => Some(f8s),
         "F32" => Some(f32s),
         "F16" => Some(f16s),
         "BF16" => Some(bf16s),

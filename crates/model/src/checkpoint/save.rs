@@ -13,7 +13,7 @@ use half::bf16;
 use serde_json::{Map, Value, json};
 
 use crate::config::json::eos_json;
-use crate::config::{ModelConfig, TensorSpec};
+use crate::config::{ModelConfig, TensorSpec, is_correction_bias};
 use crate::error::{Error, Result};
 use crate::text_files::TextFiles;
 
@@ -50,7 +50,7 @@ impl SaveDtype {
 }
 
 /// Writes a model into the directory `dir`. `tensor` is called once per entry of
-/// [`ModelConfig::tensors`], in that order, and returns the values, row-major. Where `dir` does not exist it
+/// [`ModelConfig::saved_tensors`], with the name of the parameter it is taken from, and returns the values, row-major. Where `dir` does not exist it
 /// appears complete; where it exists, each file is replaced whole and other files in it are left alone.
 ///
 /// # Errors
@@ -111,7 +111,10 @@ fn write_files<'t>(
         names.push(name);
     }
     let weights = "model.safetensors";
-    write_file(&scratch.join(weights), &mut |out| write_safetensors(out, &config.tensors(), dtype, tensor))?;
+    let mut specs = config.saved_tensors();
+    // What is always f32 goes first, so that every tensor begins at a multiple of its numbers' size.
+    specs.sort_by_key(|(spec, _)| !is_correction_bias(&spec.name));
+    write_file(&scratch.join(weights), &mut |out| write_safetensors(out, &specs, dtype, tensor))?;
     names.push(weights);
     Ok(names)
 }
@@ -155,15 +158,17 @@ fn write_file(path: &Path, fill: &mut dyn FnMut(&mut dyn Write) -> std::result::
 /// The safetensors format: header length, JSON header padded with spaces to 8 bytes, data in header order.
 fn write_safetensors<'t>(
     out: &mut dyn Write,
-    specs: &[TensorSpec],
-    dtype: SaveDtype,
+    specs: &[(TensorSpec, String)],
+    saved_as: SaveDtype,
     tensor: &mut dyn FnMut(&TensorSpec) -> Result<Cow<'t, [f32]>>,
 ) -> std::result::Result<(), Failure> {
     let mut header = Map::new();
     header.insert("__metadata__".into(), json!({"format": "pt"}));
     let mut end = 0u64;
-    for spec in specs {
-        let begin = end;
+    // The biases of routers are kept in full: rounding them would change choices.
+    let dtype_of = |spec: &TensorSpec| if is_correction_bias(&spec.name) { SaveDtype::F32 } else { saved_as };
+    for (spec, _) in specs {
+        let (begin, dtype) = (end, dtype_of(spec));
         end += (spec.len() * dtype.bytes()) as u64;
         header.insert(
             spec.name.clone(),
@@ -176,8 +181,9 @@ fn write_safetensors<'t>(
         .and_then(|()| out.write_all(&header))
         .map_err(Failure::Write)?;
     let mut raw = Vec::new();
-    for spec in specs {
-        let values = tensor(spec).map_err(Failure::Data)?;
+    for (spec, of) in specs {
+        let dtype = dtype_of(spec);
+        let values = tensor(&TensorSpec { name: of.clone(), shape: spec.shape.clone() }).map_err(Failure::Data)?;
         if values.len() != spec.len() {
             return Err(Failure::Data(Error::Shape {
                 name: spec.name.clone(),
@@ -231,7 +237,7 @@ mod tests {
 
     #[test]
     fn full_disk_is_reported_wherever_it_fills() {
-        let specs = [TensorSpec { name: "w".into(), shape: vec![3, 2] }];
+        let specs = [(TensorSpec { name: "w".into(), shape: vec![3, 2] }, "w".to_owned())];
         let mut whole = Vec::new();
         let mut give = |_: &TensorSpec| Ok(Cow::Owned(vec![1.0; 6]));
         assert!(write_safetensors(&mut whole, &specs, SaveDtype::F32, &mut give).is_ok());

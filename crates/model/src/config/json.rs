@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Arch, ModelConfig, RopeScaling};
+use super::{Arch, DeepseekConfig, ModelConfig, RopeScaling};
 use crate::error::{Error, Result};
 
 impl ModelConfig {
@@ -26,12 +26,14 @@ impl ModelConfig {
 
         let hidden_size = json.required_size("hidden_size")?;
         let num_attention_heads = json.required_size("num_attention_heads")?;
+        let deepseek = (arch == Arch::DeepseekV3).then(|| DeepseekConfig::from_json(&json)).transpose()?;
         let num_key_value_heads = match (json.size("num_key_value_heads")?, arch) {
             (Some(n), _) => n,
-            (None, Arch::Llama) => num_attention_heads,
+            (None, Arch::Llama | Arch::DeepseekV3) => num_attention_heads,
             (None, _) => return Err(missing("num_key_value_heads")),
         };
         let head_dim = match json.size("head_dim")? {
+            _ if deepseek.is_some() => deepseek.as_ref().map_or(0, |d| d.qk_rope_head_dim),
             Some(h) => h,
             // The Qwen3 class has a default of its own.
             None if arch == Arch::Qwen3 && !map.contains_key("head_dim") => 128,
@@ -45,7 +47,7 @@ impl ModelConfig {
                 )));
             }
         };
-        let (rope_theta, rope_scaling) = read_rope(&json)?;
+        let (rope_theta, rope_scaling) = read_rope(&json, arch)?;
         let bias = json.flag("attention_bias")?.unwrap_or(false);
         let config = ModelConfig {
             arch,
@@ -66,12 +68,14 @@ impl ModelConfig {
             qk_norm: arch == Arch::Qwen3,
             max_position_embeddings: json.size("max_position_embeddings")?.unwrap_or(match arch {
                 Arch::Llama => 2048,
+                Arch::DeepseekV3 => 4096,
                 Arch::Qwen2 | Arch::Qwen3 => 32768,
             }),
             initializer_range: json.number("initializer_range")?.unwrap_or(0.02),
             bos_token_id: token_ids(&json, "bos_token_id")?.first().copied(),
             eos_token_ids: token_ids(&json, "eos_token_id")?,
             torch_dtype: json.text("dtype")?.or(json.text("torch_dtype")?).map(str::to_owned),
+            deepseek: deepseek.map(Box::new),
         };
         config.check()?;
         Ok(config)
@@ -120,9 +124,13 @@ impl ModelConfig {
             Arch::Llama => {
                 map.insert("mlp_bias".into(), self.mlp_bias.into());
             }
+            Arch::DeepseekV3 => {}
             Arch::Qwen2 | Arch::Qwen3 => {
                 map.insert("use_sliding_window".into(), false.into());
             }
+        }
+        if let Some(deepseek) = &self.deepseek {
+            deepseek.write(map);
         }
         if let Some(dtype) = &self.torch_dtype {
             map.insert("torch_dtype".into(), dtype.as_str().into());
@@ -170,7 +178,9 @@ fn refuse_unsupported(json: &Keys, arch: Arch) -> Result<()> {
     if window_on {
         return fail("sliding-window attention is not supported (use_sliding_window)".into());
     }
-    if let Some(q) = json.map.get("quantization_config").filter(|q| !q.is_null()) {
+    if let Some(q) =
+        json.map.get("quantization_config").filter(|q| !(q.is_null() || arch == Arch::DeepseekV3 && is_block_fp8(q)))
+    {
         let method = q.get("quant_method").and_then(Value::as_str).unwrap_or("?");
         return fail(format!(
             "quantization_config (quant_method \"{method}\") is not supported; use the unquantised checkpoint or a GGUF file"
@@ -184,8 +194,15 @@ fn refuse_unsupported(json: &Keys, arch: Arch) -> Result<()> {
     Ok(())
 }
 
+/// The 8-bit form of the released DeepSeek-V3 checkpoints, which is read by dequantising.
+fn is_block_fp8(q: &Value) -> bool {
+    q.get("quant_method").and_then(Value::as_str) == Some("fp8")
+        && q.get("weight_block_size").is_none_or(|size| *size == json!([128, 128]))
+        && q.get("fmt").is_none_or(|fmt| *fmt == "e4m3")
+}
+
 /// Rotary base and scaling from the newer or the older keys; the newer win, as in transformers.
-fn read_rope(json: &Keys) -> Result<(f64, RopeScaling)> {
+fn read_rope(json: &Keys, arch: Arch) -> Result<(f64, RopeScaling)> {
     let theta = json.number("rope_theta")?.unwrap_or(10_000.0);
     let (scope, map) = match (json.object("rope_parameters")?, json.object("rope_scaling")?) {
         (Some(map), _) => ("rope_parameters.", map),
@@ -212,6 +229,19 @@ fn read_rope(json: &Keys) -> Result<(f64, RopeScaling)> {
             high_freq_factor: rope.required_number("high_freq_factor")?,
             original_max_position_embeddings: rope.required_size("original_max_position_embeddings")?,
         },
+        "yarn" if arch == Arch::DeepseekV3 => {
+            if rope.flag("truncate")? == Some(false) || rope.number("attention_factor")?.is_some() {
+                return Err(Error::Config(format!("{scope}truncate and {scope}attention_factor are not supported")));
+            }
+            RopeScaling::Yarn {
+                factor: rope.required_number("factor")?,
+                beta_fast: rope.number("beta_fast")?.unwrap_or(32.0),
+                beta_slow: rope.number("beta_slow")?.unwrap_or(1.0),
+                mscale: rope.number("mscale")?.unwrap_or(0.0),
+                mscale_all_dim: rope.number("mscale_all_dim")?.unwrap_or(0.0),
+                original_max_position_embeddings: rope.required_size("original_max_position_embeddings")?,
+            }
+        }
         other => {
             return Err(Error::Config(format!(
                 "rope type \"{other}\" is not supported; supported are default, linear and llama3"
@@ -232,6 +262,23 @@ fn rope_scaling_json(scaling: &RopeScaling) -> Value {
             "high_freq_factor": high_freq_factor,
             "original_max_position_embeddings": original_max_position_embeddings,
         }),
+        RopeScaling::Yarn {
+            factor,
+            beta_fast,
+            beta_slow,
+            mscale,
+            mscale_all_dim,
+            original_max_position_embeddings,
+        } => json!({
+            "rope_type": "yarn",
+            "type": "yarn",
+            "factor": factor,
+            "beta_fast": beta_fast,
+            "beta_slow": beta_slow,
+            "mscale": mscale,
+            "mscale_all_dim": mscale_all_dim,
+            "original_max_position_embeddings": original_max_position_embeddings,
+        }),
     }
 }
 
@@ -248,7 +295,7 @@ fn token_ids(json: &Keys, key: &str) -> Result<Vec<u32>> {
 }
 
 /// Typed access to a JSON object; null counts as absent, a wrong type is an error naming the key.
-struct Keys<'a> {
+pub(super) struct Keys<'a> {
     map: &'a Map<String, Value>,
     /// Put before the key in messages ("rope_scaling.").
     scope: &'static str,
@@ -266,19 +313,19 @@ impl<'a> Keys<'a> {
         }
     }
 
-    fn text(&self, key: &str) -> Result<Option<&'a str>> {
+    pub(super) fn text(&self, key: &str) -> Result<Option<&'a str>> {
         self.get(key, "a string", Value::as_str)
     }
 
-    fn flag(&self, key: &str) -> Result<Option<bool>> {
+    pub(super) fn flag(&self, key: &str) -> Result<Option<bool>> {
         self.get(key, "true or false", Value::as_bool)
     }
 
-    fn number(&self, key: &str) -> Result<Option<f64>> {
+    pub(super) fn number(&self, key: &str) -> Result<Option<f64>> {
         self.get(key, "a number", Value::as_f64)
     }
 
-    fn size(&self, key: &str) -> Result<Option<usize>> {
+    pub(super) fn size(&self, key: &str) -> Result<Option<usize>> {
         self.get(key, "a whole number of 0 or more", |v| v.as_u64().and_then(|n| usize::try_from(n).ok()))
     }
 
@@ -286,11 +333,11 @@ impl<'a> Keys<'a> {
         self.get(key, "an object", Value::as_object)
     }
 
-    fn required_size(&self, key: &str) -> Result<usize> {
+    pub(super) fn required_size(&self, key: &str) -> Result<usize> {
         self.size(key)?.ok_or_else(|| self.missing(key))
     }
 
-    fn required_number(&self, key: &str) -> Result<f64> {
+    pub(super) fn required_number(&self, key: &str) -> Result<f64> {
         self.number(key)?.ok_or_else(|| self.missing(key))
     }
 

@@ -6,6 +6,7 @@
 mod chat;
 mod checkpoint;
 mod config;
+mod deepseek;
 mod gguf;
 mod support;
 mod think;

@@ -29,6 +29,7 @@ pub fn tiny(arch: Arch) -> ModelConfig {
         bos_token_id: Some(1),
         eos_token_ids: vec![2],
         torch_dtype: None,
+        deepseek: None,
     }
 }
 

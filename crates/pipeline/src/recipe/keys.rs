@@ -24,7 +24,10 @@ pub const CORPUS_KEYS: &[&str] = &[
 /// for miniature bases, R1-Zero's preamble, the chat template.
 pub const PROMPT_STYLES: &[&str] = &["auto", "mini", "r1_zero", "chat"];
 
-pub(crate) const CORPUS_STAGE_KEYS: &[&str] = &["documents_for_tokenizer", "vocab_size", "corpus"];
+pub(crate) const CORPUS_STAGE_KEYS: &[&str] =
+    &["documents_for_tokenizer", "vocab_size", "corpus", "sources", "fim_rate", "tokenizer", "eos_token"];
+
+pub(crate) const SOURCE_KEYS: &[&str] = &["path", "generated", "field", "weight"];
 
 pub(crate) const OPTIMIZER_KEYS: &[&str] = &[
     "learning_rate",
@@ -36,6 +39,13 @@ pub(crate) const OPTIMIZER_KEYS: &[&str] = &[
     "adam_beta1",
     "adam_beta2",
     "max_grad_norm",
+    "hold_steps",
+    "final_steps",
+    "final_lr_ratio",
+    "optimizer",
+    "muon_momentum",
+    "muon_step_size",
+    "moments",
 ];
 
 pub(crate) const PRETRAIN_KEYS: &[&str] = &[
@@ -44,7 +54,11 @@ pub(crate) const PRETRAIN_KEYS: &[&str] = &[
     "tokens",
     "steps",
     "batch_tokens",
+    "batch_tokens_start",
+    "batch_ramp_tokens",
     "context",
+    "packing",
+    "cross_document_attention",
     "validation_documents",
     "validate_every",
     "save_steps",
@@ -53,6 +67,7 @@ pub(crate) const PRETRAIN_KEYS: &[&str] = &[
 ];
 
 pub(crate) const MODEL_KEYS: &[&str] = &[
+    "architecture",
     "hidden_size",
     "intermediate_size",
     "num_hidden_layers",
@@ -100,6 +115,8 @@ pub(crate) const GRPO_KEYS: &[&str] = &[
     "seed_offset",
     "precision",
     "gradient_checkpointing",
+    "bias_update_speed",
+    "speculative_decoding",
 ];
 
 pub(crate) const EVAL_KEYS: &[&str] = &[
@@ -117,4 +134,5 @@ pub(crate) const EVAL_KEYS: &[&str] = &[
     "max_completion_length",
     "seed_offset",
     "precision",
+    "speculative_decoding",
 ];

@@ -15,11 +15,15 @@
 //! task = "mini"
 //! ```
 
+mod corpus;
+mod deepseek;
 mod embedded;
 mod error;
 mod keys;
 mod nearest;
+mod optimizer;
 mod overrides;
+mod packing;
 mod plan;
 mod raw;
 mod resolve;
@@ -29,14 +33,18 @@ mod stage;
 
 use serde::Serialize;
 
+pub use corpus::{CorpusStage, SourceSettings};
+pub use deepseek::{DeepseekShape, DeepseekTraining};
 pub use embedded::list_embedded;
 pub use error::{Origin, RecipeError};
 pub use keys::{CORPUS_KEYS, PROMPT_STYLES};
+pub use optimizer::{MuonSettings, OptimizerSettings, TailSettings};
+pub use packing::PackingSettings;
 pub use plan::{PlannedStage, StageAction, plan, plan_with_files, stage_hash, stage_hashes};
 pub use raw::RawRecipe;
 pub use stage::{
-    CorpusStage, EvalStage, GrpoStage, ModelRef, ModelShape, OptimizerSettings, OverlongPenalty, Precision,
-    PretrainStage, RewardWeight, Stage, StageKind, StageSettings,
+    EvalStage, GrpoStage, ModelRef, ModelShape, OverlongPenalty, Precision, PretrainStage, RewardWeight, Stage,
+    StageKind, StageSettings,
 };
 
 /// A recipe as resolved: complete and checked.

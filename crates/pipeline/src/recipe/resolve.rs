@@ -83,9 +83,9 @@ fn stage(table: &Table, index: usize, earlier: &[Stage], all_names: &[String]) -
     let context = Context { stage: name.clone(), earlier, all_names };
     let section = |keys: &[&str]| Section::new(table, &name, &[&["name", "kind"], keys]);
     let settings = match kind {
-        StageKind::Corpus => StageSettings::Corpus(settings::corpus(&section(keys::CORPUS_STAGE_KEYS)?)?),
+        StageKind::Corpus => StageSettings::Corpus(super::corpus::corpus(&section(keys::CORPUS_STAGE_KEYS)?)?),
         StageKind::Pretrain => {
-            let keys = [keys::PRETRAIN_KEYS, keys::OPTIMIZER_KEYS].concat();
+            let keys = [keys::PRETRAIN_KEYS, keys::OPTIMIZER_KEYS, super::deepseek::TRAINING_KEYS].concat();
             StageSettings::Pretrain(settings::pretrain(&section(&keys)?, &context)?)
         }
         StageKind::Grpo => {

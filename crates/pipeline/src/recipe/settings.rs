@@ -4,34 +4,20 @@ use aha_train::advantage::{ScaleRewards, StdKind};
 use aha_train::policy_loss::LossType;
 use aha_train::schedule::ScheduleKind;
 
+use super::deepseek::{self, DeepseekTraining};
 use super::error::RecipeError;
-use super::keys::{CORPUS_KEYS, MODEL_KEYS, PROMPT_STYLES};
+use super::keys::{MODEL_KEYS, PROMPT_STYLES};
+use super::optimizer::{Defaults, optimizer};
+use super::packing::packing;
 use super::raw::Table;
 use super::resolve::Context;
-use super::section::{ABOVE_ONE, BELOW_ONE, FINITE, NOT_NEGATIVE, NUCLEUS, POSITIVE, SHARE, Section};
+use super::section::{ABOVE_ONE, FINITE, NOT_NEGATIVE, NUCLEUS, POSITIVE, Section};
 use super::stage::{
-    CorpusStage, EvalStage, GrpoStage, ModelRef, ModelShape, OptimizerSettings, OverlongPenalty, Precision,
-    PretrainStage, RewardWeight,
+    EvalStage, GrpoStage, ModelRef, ModelShape, OverlongPenalty, Precision, PretrainStage, RewardWeight,
 };
 
 const MODEL_WANTED: &str = "the name of an earlier stage, or the path of a model";
 const TASK_WANTED: &str = "the name of a task";
-
-pub(crate) fn corpus(section: &Section<'_>) -> Result<CorpusStage, RecipeError> {
-    let corpus = match section.table("corpus")? {
-        Some(table) => {
-            Section::new(table, &section.key("corpus"), &[CORPUS_KEYS])?;
-            table.to_toml()
-        }
-        None => toml::Table::new(),
-    };
-    let documents_for_tokenizer = section.integer("documents_for_tokenizer", 1)?.unwrap_or(20_000);
-    let vocab = section
-        .integer_because("vocab_size", 351, ": the 256 bytes, the 90 two-digit numbers, the end token and four tags")?
-        .unwrap_or(640);
-    let vocab_size = usize::try_from(vocab).map_err(|_| section.wrong("vocab_size", "a smaller number"))?;
-    Ok(CorpusStage { documents_for_tokenizer, vocab_size, corpus })
-}
 
 pub(crate) fn pretrain(section: &Section<'_>, context: &Context<'_>) -> Result<PretrainStage, RecipeError> {
     let corpus_wanted = "the name of an earlier corpus stage";
@@ -59,9 +45,10 @@ pub(crate) fn pretrain(section: &Section<'_>, context: &Context<'_>) -> Result<P
         );
         return Err(section.conflict("batch_tokens", message));
     }
+    let packing = packing(section, batch_tokens, row)?;
     let steps = match (section.integer("steps", 1)?, section.integer("tokens", 1)?) {
         (Some(steps), None) => steps,
-        (None, Some(tokens)) => tokens.div_ceil(batch_tokens as u64),
+        (None, Some(tokens)) => packing.batch(batch_tokens, row).steps(tokens),
         (Some(_), Some(_)) => {
             let message = format!(
                 "`{}` and `{}` say the same thing twice; keep one",
@@ -80,17 +67,23 @@ pub(crate) fn pretrain(section: &Section<'_>, context: &Context<'_>) -> Result<P
         steps,
         batch_tokens,
         context: row,
+        packing,
         optimizer: optimizer(section, steps, &defaults)?,
         validation_documents: section.integer("validation_documents", 1)?.unwrap_or(256),
         validate_every: section.integer("validate_every", 0)?.unwrap_or(100),
         save_steps: section.integer("save_steps", 0)?.unwrap_or(100),
         precision: precision(section, &Precision::TRAINING)?,
         gradient_checkpointing: section.boolean("gradient_checkpointing")?.unwrap_or(false),
+        deepseek: DeepseekTraining::read(section, &model)?,
         model,
     })
 }
 
 fn model_shape(table: &Table, path: &str) -> Result<ModelShape, RecipeError> {
+    let any = Section::new(table, path, &[MODEL_KEYS, deepseek::SHAPE_KEYS])?;
+    if any.choice("architecture", &[("llama", false), ("deepseek_v3", true)])?.unwrap_or(false) {
+        return deepseek::shape(table, path);
+    }
     let section = Section::new(table, path, &[MODEL_KEYS])?;
     let needed = |key| section.size(key, 1)?.ok_or_else(|| section.missing(key, "a whole number of at least 1"));
     let hidden_size = needed("hidden_size")?;
@@ -127,48 +120,7 @@ fn model_shape(table: &Table, path: &str) -> Result<ModelShape, RecipeError> {
         rope_theta: section.number("rope_theta", &POSITIVE)?.unwrap_or(10_000.0),
         tie_word_embeddings: section.boolean("tie_word_embeddings")?.unwrap_or(false),
         max_position_embeddings: needed("max_position_embeddings")?,
-    })
-}
-
-struct Defaults {
-    learning_rate: Option<f64>,
-    schedule: ScheduleKind,
-    weight_decay: f64,
-}
-
-fn optimizer(section: &Section<'_>, steps: u64, defaults: &Defaults) -> Result<OptimizerSettings, RecipeError> {
-    let schedules = [
-        ("constant", ScheduleKind::Constant),
-        ("linear", ScheduleKind::Linear),
-        ("cosine", ScheduleKind::Cosine),
-        ("wsd", ScheduleKind::Wsd),
-    ];
-    let learning_rate = section.number("learning_rate", &POSITIVE)?.or(defaults.learning_rate);
-    let warmup_steps = section.integer("warmup_steps", 0)?.unwrap_or(0);
-    if warmup_steps > steps {
-        let message =
-            format!("`{}` is {warmup_steps}, but the stage has only {steps} steps", section.key("warmup_steps"));
-        return Err(section.conflict("warmup_steps", message));
-    }
-    let rest = steps - warmup_steps;
-    let decay_steps = section.integer("decay_steps", 0)?.unwrap_or(rest / 5);
-    if decay_steps > rest {
-        let message = format!(
-            "`{}` is {decay_steps}, but only {rest} of the {steps} steps are left after the warm-up",
-            section.key("decay_steps")
-        );
-        return Err(section.conflict("decay_steps", message));
-    }
-    Ok(OptimizerSettings {
-        learning_rate: learning_rate.ok_or_else(|| section.missing("learning_rate", "a number above 0"))?,
-        schedule: section.choice("schedule", &schedules)?.unwrap_or(defaults.schedule),
-        warmup_steps,
-        decay_steps,
-        min_lr_ratio: section.number("min_lr_ratio", &SHARE)?.unwrap_or(0.1),
-        weight_decay: section.number("weight_decay", &NOT_NEGATIVE)?.unwrap_or(defaults.weight_decay),
-        adam_beta1: section.number("adam_beta1", &BELOW_ONE)?.unwrap_or(0.9),
-        adam_beta2: section.number("adam_beta2", &BELOW_ONE)?.unwrap_or(0.95),
-        max_grad_norm: section.number("max_grad_norm", &POSITIVE)?.unwrap_or(1.0),
+        deepseek: None,
     })
 }
 
@@ -226,6 +178,8 @@ pub(crate) fn grpo(section: &Section<'_>, context: &Context<'_>) -> Result<GrpoS
         seed_offset: section.integer("seed_offset", 0)?.unwrap_or(0),
         precision: precision(section, &Precision::TRAINING)?,
         gradient_checkpointing: section.boolean("gradient_checkpointing")?.unwrap_or(false),
+        bias_update_speed: section.number("bias_update_speed", &NOT_NEGATIVE)?.unwrap_or(0.0),
+        speculative_decoding: section.boolean("speculative_decoding")?.unwrap_or(false),
         overlong_penalty: overlong(section, max_completion_length)?,
         task_options: section.table("task_options")?.map(Table::to_toml).unwrap_or_default(),
         rewards: rewards(section)?,
@@ -317,6 +271,7 @@ pub(crate) fn eval(section: &Section<'_>, context: &Context<'_>) -> Result<EvalS
         max_completion_length,
         seed_offset: section.integer("seed_offset", 0)?.unwrap_or(0),
         precision: precision(section, &Precision::ALL)?,
+        speculative_decoding: section.boolean("speculative_decoding")?.unwrap_or(false),
         task_options: section.table("task_options")?.map(Table::to_toml).unwrap_or_default(),
     })
 }

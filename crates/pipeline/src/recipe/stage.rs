@@ -7,8 +7,11 @@ use std::fmt;
 
 use aha_train::advantage::{AdvantageConfig, ScaleRewards, StdKind};
 use aha_train::policy_loss::{LossType, PolicyLossConfig};
-use aha_train::schedule::{Schedule, ScheduleKind};
 use serde::{Serialize, Serializer};
+
+use super::corpus::CorpusStage;
+use super::optimizer::OptimizerSettings;
+use super::packing::PackingSettings;
 
 /// One stage.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -23,7 +26,6 @@ pub struct Stage {
 /// What a stage does, and how.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-#[expect(clippy::large_enum_variant, reason = "a recipe has a handful of stages")]
 pub enum StageSettings {
     /// Makes the miniature corpus and its tokenizer.
     Corpus(CorpusStage),
@@ -101,10 +103,11 @@ impl Stage {
         names
     }
 
-    /// Files and folders outside the run that it reads: models given by path, and `data` and `eval_data` of its task.
+    /// Files and folders outside the run that it reads: documents, a tokenizer, models given by path, and `data` and `eval_data` of its task.
     pub fn external_inputs(&self) -> Vec<&str> {
         let (models, options): (Vec<&ModelRef>, _) = match &self.settings {
-            StageSettings::Corpus(_) | StageSettings::Pretrain(_) => return Vec::new(),
+            StageSettings::Corpus(s) => return s.external_inputs(),
+            StageSettings::Pretrain(_) => return Vec::new(),
             StageSettings::Grpo(s) => (std::iter::once(&s.model).chain(&s.reference).collect(), &s.task_options),
             StageSettings::Eval(s) => (s.model.iter().collect(), &s.task_options),
         };
@@ -156,18 +159,6 @@ impl Serialize for ModelRef {
     }
 }
 
-/// Makes the miniature corpus and trains the tokenizer on it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct CorpusStage {
-    /// Documents that the tokenizer is trained on. Default 20,000.
-    pub documents_for_tokenizer: u64,
-    /// Tokens of the tokenizer, special ones included; at least the 256 bytes. Default 640.
-    pub vocab_size: usize,
-    /// Settings of the corpus itself, read by the data crate; the keys are
-    /// [`CORPUS_KEYS`](super::CORPUS_KEYS).
-    pub corpus: toml::Table,
-}
-
 /// In what numbers matrix products run; weights, sums, gradients and moments are f32 either way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -177,6 +168,8 @@ pub enum Precision {
     F32,
     /// Operands rounded to bf16.
     Bf16,
+    /// Linear layers in E4M3 with a scale per tile, as DeepSeek-V3 trains; simulated, so not faster.
+    Fp8,
     /// bf16 where the processor multiplies it faster, else f32.
     Auto,
     /// Inference only: matrices in the whole numbers of a GGUF file, or rounded to 8 bits.
@@ -185,61 +178,30 @@ pub enum Precision {
 
 impl Precision {
     /// Every precision with its name in a recipe.
-    pub const ALL: [(&'static str, Self); 4] =
-        [("f32", Self::F32), ("bf16", Self::Bf16), ("auto", Self::Auto), ("quantized", Self::Quantized)];
+    pub const ALL: [(&'static str, Self); 5] = [
+        ("f32", Self::F32),
+        ("bf16", Self::Bf16),
+        ("fp8", Self::Fp8),
+        ("auto", Self::Auto),
+        ("quantized", Self::Quantized),
+    ];
     /// Those a model can be trained in.
-    pub const TRAINING: [(&'static str, Self); 3] = [Self::ALL[0], Self::ALL[1], Self::ALL[2]];
+    pub const TRAINING: [(&'static str, Self); 4] = [Self::ALL[0], Self::ALL[1], Self::ALL[2], Self::ALL[3]];
 
     /// What it means on this processor.
     pub fn resolve(self) -> aha_kernels::Precision {
         match self {
-            // What is not in whole numbers then (vectors, odd rows) is f32.
-            Self::F32 | Self::Quantized => aha_kernels::Precision::F32,
+            Self::F32 => aha_kernels::Precision::F32,
             Self::Bf16 => aha_kernels::Precision::Bf16,
-            Self::Auto => aha_kernels::Precision::fastest(),
+            Self::Fp8 => aha_kernels::Precision::Fp8,
+            // Quantized: attention, and what is not in whole numbers.
+            Self::Auto | Self::Quantized => aha_kernels::Precision::fastest(),
         }
     }
 
     /// Left out of a written recipe, so that recipes from before it was known keep their hash.
     fn is_default(&self) -> bool {
         *self == Self::default()
-    }
-}
-
-/// AdamW and its learning rate.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct OptimizerSettings {
-    /// The peak learning rate.
-    pub learning_rate: f64,
-    /// The shape after the warm-up.
-    pub schedule: ScheduleKind,
-    /// Steps of linear warm-up. Default 0.
-    pub warmup_steps: u64,
-    /// Steps of the final decay of `wsd`. Default: a fifth of the steps after the warm-up.
-    pub decay_steps: u64,
-    /// The floor of the learning rate as a share of the peak. Default 0.1, as V3's pretraining.
-    pub min_lr_ratio: f64,
-    /// Decoupled weight decay.
-    pub weight_decay: f64,
-    /// Decay of the first moment. Default 0.9 (V3).
-    pub adam_beta1: f64,
-    /// Decay of the second moment. Default 0.95 (V3).
-    pub adam_beta2: f64,
-    /// The gradient's norm is scaled down to this. Default 1.0 (V3).
-    pub max_grad_norm: f64,
-}
-
-impl OptimizerSettings {
-    /// The learning rate as a function of the step.
-    pub fn schedule(&self, total_steps: u64) -> Schedule {
-        Schedule {
-            kind: self.schedule,
-            peak: self.learning_rate,
-            min_ratio: self.min_lr_ratio,
-            warmup_steps: self.warmup_steps,
-            total_steps,
-            decay_steps: self.decay_steps,
-        }
     }
 }
 
@@ -264,6 +226,9 @@ pub struct ModelShape {
     pub tie_word_embeddings: bool,
     /// The longest sequence.
     pub max_position_embeddings: usize,
+    /// What `architecture = "deepseek_v3"` has beyond that. Default none: a Llama.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub deepseek: Option<super::DeepseekShape>,
 }
 
 /// Trains a decoder from nothing.
@@ -277,6 +242,9 @@ pub struct PretrainStage {
     pub batch_tokens: usize,
     /// Tokens per row, at most `max_position_embeddings`.
     pub context: usize,
+    /// How documents fill rows, and the growth of the batch.
+    #[serde(flatten)]
+    pub packing: PackingSettings,
     /// Optimizer. Defaults: schedule `cosine`, weight decay 0.1 (V3); the learning rate has none.
     #[serde(flatten)]
     pub optimizer: OptimizerSettings,
@@ -292,6 +260,9 @@ pub struct PretrainStage {
     /// Blocks keep only their inputs for the backward: less memory, more work, the same bits. Default false.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub gradient_checkpointing: bool,
+    /// What a model with routed experts is trained with.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub deepseek: Option<super::DeepseekTraining>,
     /// The decoder.
     pub model: ModelShape,
 }
@@ -393,6 +364,12 @@ pub struct GrpoStage {
     /// Blocks keep only their inputs for the backward: less memory, more work, the same bits. Default false.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub gradient_checkpointing: bool,
+    /// How far the biases of routers move at a step. Default 0: routing stays as pretrained.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub bias_update_speed: f64,
+    /// Drafts tokens with the model's prediction module while sampling. Default false.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub speculative_decoding: bool,
     /// The soft overlong punishment. Default none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overlong_penalty: Option<OverlongPenalty>,
@@ -454,7 +431,15 @@ pub struct EvalStage {
     /// In what numbers products run. Default `f32`.
     #[serde(skip_serializing_if = "Precision::is_default")]
     pub precision: Precision,
+    /// Drafts tokens with the model's prediction module while sampling. Default false.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub speculative_decoding: bool,
     /// Options of the task (`data`, ...), read by the tasks crate.
     #[serde(skip_serializing_if = "toml::Table::is_empty")]
     pub task_options: toml::Table,
+}
+
+/// Left out where it says nothing, so that hashes of older recipes stay.
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }

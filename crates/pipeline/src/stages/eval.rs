@@ -38,7 +38,7 @@ pub(crate) fn run(context: &mut Context, name: &str, s: &EvalStage) -> Result<St
             },
             greedy: true,
             seed: mix(seed),
-            engine: EngineConfig::default(),
+            engine: EngineConfig { speculative: s.speculative_decoding, ..EngineConfig::default() },
         };
         let decoder = model.decoder(s.precision)?;
         let control = control(context, name, label, settings.problems * (settings.samples + 1));

@@ -1,7 +1,6 @@
 //! Reinforcement learning on verifiable rewards, from an earlier stage's model or one on disk.
 
 use super::observer::{Midway, RunObserver};
-use super::pretrain::optimizer;
 use crate::PipelineError;
 use crate::models::OpenModel;
 use crate::recipe::{GrpoStage, ModelRef};
@@ -70,7 +69,7 @@ pub(crate) fn run(context: &mut Context, name: &str, s: &GrpoStage, hash: &str) 
         num_iterations: s.num_iterations as usize,
         sampling: sampling.clone(),
         schedule: s.optimizer.schedule(s.steps),
-        optimizer: optimizer(&s.optimizer),
+        optimizer: s.optimizer.config(),
         loss: s.loss_config(),
         advantage: s.advantage_config(),
         rewards,
@@ -78,12 +77,13 @@ pub(crate) fn run(context: &mut Context, name: &str, s: &GrpoStage, hash: &str) 
         overlong: s.overlong_penalty.as_ref().map(|o| (o.cache_length, o.weight)),
         ref_refresh_steps: s.ref_refresh_steps,
         micro_batch_tokens: s.micro_batch_tokens,
-        engine: EngineConfig::default(),
+        engine: EngineConfig { speculative: s.speculative_decoding, ..EngineConfig::default() },
         save_steps: s.save_steps,
         eval_steps: s.eval_steps,
         seed,
         precision: s.precision.resolve(),
         gradient_checkpointing: s.gradient_checkpointing,
+        bias_update_speed: s.bias_update_speed,
         settings: hash.to_owned(),
     };
     let paths = context.dir.stage(name)?;
@@ -107,7 +107,7 @@ pub(crate) fn run(context: &mut Context, name: &str, s: &GrpoStage, hash: &str) 
             sampling,
             greedy: false,
             seed: mix(context.recipe.seed),
-            engine: EngineConfig::default(),
+            engine: EngineConfig { speculative: s.speculative_decoding, ..EngineConfig::default() },
         },
     };
     let mut observer = RunObserver::open(context, name, resume, s.log_rollouts as usize, Some(midway))?;

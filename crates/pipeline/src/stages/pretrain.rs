@@ -1,12 +1,13 @@
-//! Pretraining a fresh decoder on the miniature corpus.
+//! Pretraining a fresh decoder on the documents of a corpus stage.
 
 use super::corpus;
+use super::documents::{self, Tokenized};
 use super::observer::RunObserver;
 use crate::PipelineError;
 use crate::recipe::{PretrainStage, StageSettings};
 use crate::run::{Context, StageEnd};
+use aha_data::DataError;
 use aha_data::corpus::CorpusConfig;
-use aha_kernels::AdamWConfig;
 use aha_model::{Arch, Decoder, ModelConfig, RopeScaling, SaveDtype, TextFiles, Tokenizer};
 use aha_runs::{Event, Listener};
 use aha_train::pretrain::{Documents, PretrainConfig};
@@ -23,8 +24,8 @@ struct Corpus {
 }
 
 impl Documents for Corpus {
-    fn tokens(&self, range: std::ops::Range<u64>) -> Vec<Vec<u32>> {
-        range
+    fn tokens(&self, range: std::ops::Range<u64>) -> Result<Vec<Vec<u32>>, DataError> {
+        let all = range
             .into_par_iter()
             .map(|i| {
                 let text = corpus::text(&self.config, i);
@@ -32,7 +33,8 @@ impl Documents for Corpus {
                 tokens.push(self.eos);
                 tokens
             })
-            .collect()
+            .collect();
+        Ok(all)
     }
 }
 
@@ -45,29 +47,42 @@ pub(crate) fn run(context: &mut Context, name: &str, s: &PretrainStage, hash: &s
     let config = corpus::config(&s.corpus, corpus_stage, context.recipe.seed)?;
     let tokenizer_file = corpus::tokenizer_path(context.dir.stage(&s.corpus)?.root());
     let tokenizer = Tokenizer::from_file(&tokenizer_file).map_err(model_error)?;
-    let eos = tokenizer
-        .token_to_id(aha_data::tokenizer::EOS)
-        .ok_or_else(|| fail("the tokenizer has no end-of-text token".into()))?;
-    let special = aha_model::SpecialTokens { eos: Some(aha_data::tokenizer::EOS.into()), ..Default::default() };
+    let eos_token = corpus_stage.eos_token.as_deref().unwrap_or(aha_data::tokenizer::EOS);
+    let eos = tokenizer.token_to_id(eos_token).ok_or_else(|| {
+        fail(format!("the tokenizer has no `{eos_token}`; name its end of text with `{}.eos_token`", s.corpus))
+    })?;
+    let special = aha_model::SpecialTokens { eos: Some(eos_token.into()), ..Default::default() };
     let tokenizer = tokenizer.with_special(special).map_err(model_error)?;
     let text = TextFiles::new(Some(&tokenizer), None);
     let shape = model_config(s, tokenizer.vocab_size(), eos);
     shape.check().map_err(model_error)?;
     let seed = context.recipe.seed;
-    let validation =
-        Corpus { config: CorpusConfig { seed: config.seed ^ VALIDATION_SEED, ..config.clone() }, tokenizer, eos };
-    let held_out = validation.tokens(0..s.validation_documents);
-    let documents = Corpus { config, tokenizer: validation.tokenizer, eos };
+    let data_error = |e: DataError| fail(e.to_string());
+    let (documents, held_out): (Box<dyn Documents>, _) = if corpus_stage.is_plain() {
+        let validation =
+            Corpus { config: CorpusConfig { seed: config.seed ^ VALIDATION_SEED, ..config.clone() }, tokenizer, eos };
+        let held_out = validation.tokens(0..s.validation_documents).map_err(data_error)?;
+        (Box::new(Corpus { config, tokenizer: validation.tokenizer, eos }), held_out)
+    } else {
+        let root = context.dir.stage(&s.corpus)?;
+        let mixture = documents::open(&s.corpus, corpus_stage, root.root(), seed, s.validation_documents)?;
+        let documents = Tokenized::new(name, mixture, tokenizer, eos, seed, corpus_stage.fim_rate)?;
+        let texts = documents.mixture.held_out().map_err(data_error)?;
+        let held_out: Result<Vec<_>, _> = texts.iter().map(|t| documents.plain(t, s.context)).collect();
+        (Box::new(documents), held_out.map_err(data_error)?)
+    };
     let settings = PretrainConfig {
         steps: s.steps,
-        batch_tokens: s.batch_tokens,
-        context: s.context,
+        batch: s.packing.batch(s.batch_tokens, s.context),
+        rows: s.packing.rows(s.context),
         schedule: s.optimizer.schedule(s.steps),
-        optimizer: optimizer(&s.optimizer),
+        optimizer: s.optimizer.config(),
         validate_every: s.validate_every,
         save_steps: s.save_steps,
         precision: s.precision.resolve(),
         gradient_checkpointing: s.gradient_checkpointing,
+        balance: s.deepseek.as_ref().map(|d| d.balance(s.steps)).unwrap_or_default(),
+        prediction: s.deepseek.as_ref().map(|d| d.prediction(s.steps)).unwrap_or_default(),
         settings: hash.to_owned(),
     };
     let paths = context.dir.stage(name)?;
@@ -84,7 +99,7 @@ pub(crate) fn run(context: &mut Context, name: &str, s: &PretrainStage, hash: &s
     let (model, finished) = aha_train::pretrain::run(
         &settings,
         fresh,
-        &documents,
+        &*documents,
         &held_out,
         &paths.checkpoints_dir(),
         &text,
@@ -98,21 +113,10 @@ pub(crate) fn run(context: &mut Context, name: &str, s: &PretrainStage, hash: &s
     Ok(StageEnd { metrics, finished })
 }
 
-/// Optimizer settings of a recipe.
-pub(crate) fn optimizer(o: &crate::recipe::OptimizerSettings) -> AdamWConfig {
-    AdamWConfig {
-        beta1: o.adam_beta1 as f32,
-        beta2: o.adam_beta2 as f32,
-        weight_decay: o.weight_decay as f32,
-        max_grad_norm: o.max_grad_norm as f32,
-        ..AdamWConfig::default()
-    }
-}
-
 fn model_config(s: &PretrainStage, vocab_size: usize, eos: u32) -> ModelConfig {
     let m = &s.model;
     ModelConfig {
-        arch: Arch::Llama,
+        arch: if m.deepseek.is_some() { Arch::DeepseekV3 } else { Arch::Llama },
         vocab_size,
         hidden_size: m.hidden_size,
         intermediate_size: m.intermediate_size,
@@ -133,5 +137,6 @@ fn model_config(s: &PretrainStage, vocab_size: usize, eos: u32) -> ModelConfig {
         bos_token_id: None,
         eos_token_ids: vec![eos],
         torch_dtype: None,
+        deepseek: m.deepseek.as_ref().map(|d| Box::new(d.config.clone())),
     }
 }

@@ -161,7 +161,7 @@ fn values_out_of_range_say_what_is_wanted() {
         ),
         (
             "base.schedule=cosin",
-            "`base.schedule` is the string \"cosin\", but it must be one of `constant`, `linear`, `cosine`, `wsd`",
+            "`base.schedule` is the string \"cosin\", but it must be one of `constant`, `linear`, `cosine`, `wsd`, `v3`",
         ),
         (
             "corpus.vocab_size=100",

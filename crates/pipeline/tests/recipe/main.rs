@@ -62,6 +62,48 @@ fn small() -> Recipe {
     parse(SMALL).expect("the recipe above is valid")
 }
 
+/// The small recipe with a DeepSeek-V3 for a model.
+fn deepseek() -> Recipe {
+    with(&[
+        "base.model.architecture=deepseek_v3",
+        "base.model.kv_lora_rank=8",
+        "base.model.qk_nope_head_dim=8",
+        "base.model.qk_rope_head_dim=4",
+        "base.model.v_head_dim=8",
+        "base.model.moe_intermediate_size=8",
+        "base.model.n_routed_experts=4",
+        "base.model.num_experts_per_tok=2",
+        "base.model.num_nextn_predict_layers=1",
+        "base.aux_loss_alpha=0.01",
+        "zero.bias_update_speed=0.001",
+        "zero.speculative_decoding=true",
+        "measure.speculative_decoding=true",
+    ])
+    .expect("the keys above are valid")
+}
+
+#[test]
+fn deepseek_shapes_have_the_names_of_their_config() {
+    let recipe = deepseek();
+    let StageSettings::Pretrain(base) = &recipe.stages[1].settings else { panic!("pretrain") };
+    let shape = base.model.deepseek.as_ref().unwrap();
+    assert_eq!((shape.config.n_routed_experts, shape.config.first_k_dense_replace, base.model.head_dim), (4, 1, 4));
+    let training = base.deepseek.as_ref().unwrap();
+    assert_eq!((training.aux_loss_alpha, training.bias_update_speed), (0.01, 1e-3));
+    assert_eq!((training.balance(100).speed(96), training.balance(100).speed(97)), (1e-3, 0.0));
+    assert_eq!((training.prediction(100).at(66), training.prediction(100).at(67)), (0.3, 0.1));
+    assert!(grpo(&recipe).speculative_decoding);
+    for (assignment, words) in [
+        ("base.model.kv_lora_rank=8", "kv_lora_rank"),
+        ("base.mtp_loss_weight=0.1", "deepseek_v3"),
+        ("base.model.architecture=mamba", "deepseek_v3"),
+        ("base.model.architecture=deepseek_v3", "missing"),
+    ] {
+        let message = with(&[assignment]).unwrap_err().to_string();
+        assert!(message.contains(words), "{assignment}: {message}");
+    }
+}
+
 fn grpo(recipe: &Recipe) -> &GrpoStage {
     let found = recipe.stages.iter().find_map(|stage| match &stage.settings {
         StageSettings::Grpo(settings) => Some(settings),
@@ -142,7 +184,7 @@ fn the_resolved_recipe_reads_back_as_itself() {
         "corpus.corpus.families=[\"chain\", \"countdown\"]",
     ])
     .unwrap();
-    for recipe in [small(), everything.clone(), Recipe::embedded("mini-zero").unwrap()] {
+    for recipe in [small(), deepseek(), everything.clone(), Recipe::embedded("mini-zero").unwrap()] {
         let text = recipe.to_toml().unwrap();
         let again = parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
         assert_eq!(again, recipe);
@@ -171,7 +213,7 @@ fn embedded_recipes_are_valid() {
     }
     let mini = Recipe::embedded("mini-zero").unwrap();
     let zero = grpo(&mini);
-    assert_eq!((zero.num_prompts * zero.num_generations, zero.steps, zero.ref_refresh_steps), (512, 140, 25));
+    assert_eq!((zero.num_prompts * zero.num_generations, zero.steps, zero.ref_refresh_steps), (512, 170, 25));
     let labels = mini.stages.iter().filter_map(|stage| match &stage.settings {
         StageSettings::Eval(eval) => Some(eval.label.join(",")),
         _ => None,

@@ -100,6 +100,10 @@ impl Task for MiniTask {
         })
     }
 
+    fn prefilled_think(&self) -> bool {
+        self.options.prefilled_think
+    }
+
     fn judge(&self, problem: &Problem, completion: &str, finished: bool) -> Judgement {
         judge::judge(problem, completion, finished, &self.options)
     }

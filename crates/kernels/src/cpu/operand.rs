@@ -1,0 +1,169 @@
+//! In what numbers the operands of a product lie, so that attention is written once: one f32 or a pair of bf16 values to a
+//! 32-bit word. Buffers of words are `f32` slices either way; sums and results are f32.
+
+use super::bf16::{halve, interleave};
+use super::gemm::{self, Extent, Left, NR, Start};
+use super::math::{self, SQUARE};
+
+/// Numbers of a product's operands.
+pub trait Operand {
+    /// Values in a word, neighbours along the contraction.
+    const VALUES: usize;
+
+    /// C = A B over words; see [`gemm::gemm`].
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn gemm(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start);
+
+    /// A row of values as words; a missing last value is zero.
+    fn row(words: &mut [f32], values: &[f32]);
+
+    /// Two rows as one row of words, value by value (pairs), or nothing to do but copy the first (singles).
+    fn line(words: &mut [f32], first: &[f32], second: &[f32]);
+
+    /// Words that hold `values` values.
+    fn words(values: usize) -> usize {
+        values.div_ceil(Self::VALUES)
+    }
+
+    /// Rows `[rows, k]` of `src` (stride `ld`) as the left side of a product over k: where they lie and how far apart.
+    /// They may be copied into `scratch`.
+    fn left(scratch: &mut Vec<f32>, src: &[f32], ld: usize, rows: usize, k: usize) -> (*const f32, usize) {
+        let words = Self::words(k);
+        scratch.resize(rows * words, 0.0);
+        for (i, row) in scratch.chunks_exact_mut(words).enumerate() {
+            Self::row(row, &src[i * ld..i * ld + k]);
+        }
+        (scratch.as_ptr(), words)
+    }
+
+    /// Rows `[rows, width]` of `src` (stride `ld`) as the left side of a product over the rows: where its first line lies
+    /// and how far apart lines are. They may be copied into `scratch`.
+    fn down(scratch: &mut Vec<f32>, src: &[f32], ld: usize, rows: usize, width: usize) -> (*const f32, usize) {
+        let lines = Self::words(rows);
+        scratch.resize(lines * width, 0.0);
+        let zeros = vec![0f32; if rows.is_multiple_of(Self::VALUES) { 0 } else { width }];
+        let row = |i: usize| if i < rows { &src[i * ld..i * ld + width] } else { &zeros[..] };
+        for (p, line) in scratch.chunks_exact_mut(width).enumerate() {
+            Self::line(line, row(p * Self::VALUES), row((p + 1) * Self::VALUES - 1));
+        }
+        (scratch.as_ptr(), width)
+    }
+
+    /// `[ceil(L/32)][words(k)][32]`: rows of `src` (stride `ld`) as columns of panels, zero padded.
+    fn columns(dst: &mut Vec<f32>, src: &[f32], ld: usize, len: usize, k: usize) {
+        let words = Self::words(k);
+        let mut square = [0f32; SQUARE * SQUARE];
+        dst.resize(len.div_ceil(NR) * words * NR, 0.0);
+        for i0 in (0..len).step_by(SQUARE) {
+            let rows = (len - i0).min(SQUARE);
+            let panel = &mut dst[i0 / NR * words * NR..][..words * NR];
+            for d in (0..words).step_by(SQUARE) {
+                let width = (words - d).min(SQUARE);
+                let (from, to) = (d * Self::VALUES, ((d + width) * Self::VALUES).min(k));
+                let panel = &mut panel[d * NR + i0 % NR..];
+                if Self::VALUES == 1 {
+                    math::transpose(panel, NR, &src[i0 * ld + d..], ld, rows, width);
+                    continue;
+                }
+                for (i, row) in square.chunks_exact_mut(SQUARE).enumerate().take(rows) {
+                    Self::row(&mut row[..width], &src[(i0 + i) * ld + from..(i0 + i) * ld + to]);
+                }
+                math::transpose(panel, NR, &square, SQUARE, rows, width);
+            }
+        }
+        if !len.is_multiple_of(NR) {
+            for row in dst[len / NR * words * NR..].chunks_exact_mut(NR) {
+                row[len % NR..].fill(0.0);
+            }
+        }
+    }
+
+    /// `[ceil(H/32)][words(rows)][32]`: rows of `src` (stride `ld`) cut into panels of 32 columns, zero padded to `rows`.
+    fn panels(dst: &mut Vec<f32>, src: &[f32], ld: usize, len: usize, rows: usize, dim: usize) {
+        let lines = Self::words(rows);
+        dst.resize(dim.div_ceil(NR) * lines * NR, 0.0);
+        let zeros = [0f32; NR];
+        for c in (0..dim).step_by(NR) {
+            let width = (dim - c).min(NR);
+            let row = |i: usize| if i < len { &src[i * ld + c..][..width] } else { &zeros[..width] };
+            let panel = &mut dst[(c / NR) * lines * NR..][..lines * NR];
+            for (p, line) in panel.chunks_exact_mut(NR).enumerate() {
+                Self::line(&mut line[..width], row(p * Self::VALUES), row((p + 1) * Self::VALUES - 1));
+                line[width..].fill(0.0);
+            }
+        }
+    }
+}
+
+/// f32 values.
+pub struct Singles;
+
+impl Operand for Singles {
+    const VALUES: usize = 1;
+
+    unsafe fn gemm(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start) {
+        // SAFETY: as promised by the caller.
+        unsafe { gemm::gemm(e, a, b, ldb, c, ldc, start) }
+    }
+
+    fn row(words: &mut [f32], values: &[f32]) {
+        words.copy_from_slice(values);
+    }
+
+    fn line(words: &mut [f32], first: &[f32], _: &[f32]) {
+        words.copy_from_slice(first);
+    }
+
+    fn left(_: &mut Vec<f32>, src: &[f32], ld: usize, rows: usize, k: usize) -> (*const f32, usize) {
+        assert!(src.len() >= (rows - 1) * ld + k, "rows of a product");
+        (src.as_ptr(), ld)
+    }
+
+    fn down(_: &mut Vec<f32>, src: &[f32], ld: usize, rows: usize, width: usize) -> (*const f32, usize) {
+        assert!(src.len() >= (rows - 1) * ld + width, "lines of a product");
+        (src.as_ptr(), ld)
+    }
+}
+
+/// Pairs of bf16 values.
+pub struct Pairs;
+
+impl Operand for Pairs {
+    const VALUES: usize = 2;
+
+    unsafe fn gemm(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start) {
+        // SAFETY: as promised by the caller.
+        unsafe { gemm::gemm_bf16(e, a, b, ldb, c, ldc, start) }
+    }
+
+    fn row(words: &mut [f32], values: &[f32]) {
+        if !values.len().is_multiple_of(2) {
+            words[values.len() / 2] = 0.0;
+        }
+        halve(halves(words), values);
+    }
+
+    fn line(words: &mut [f32], first: &[f32], second: &[f32]) {
+        interleave(as_u32(words), first, second);
+    }
+}
+
+/// Words as their 16-bit halves, the low one first.
+pub fn halves(words: &mut [f32]) -> &mut [u16] {
+    // SAFETY: a u16 slice of twice the length covers the same bytes; every bit pattern is valid for both.
+    unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), 2 * words.len()) }
+}
+
+/// Words as floats.
+pub fn as_f32(words: &mut [u32]) -> &mut [f32] {
+    // SAFETY: same size and alignment, every bit pattern is valid for both.
+    unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), words.len()) }
+}
+
+/// Words as whole numbers.
+pub fn as_u32(words: &mut [f32]) -> &mut [u32] {
+    // SAFETY: as above.
+    unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), words.len()) }
+}

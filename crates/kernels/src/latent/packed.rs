@@ -1,0 +1,298 @@
+//! Causal attention over packed sequences whose keys are wider than their values, forward and backward.
+//!
+//! A key of head g is `[own(t, g) ; shared(t)]`. In the absorbed form there is one key head and its own part is the value too;
+//! in the expanded form every head has its own. One task is one (segment, key head); gradients of the shared part are summed
+//! over key heads in their order.
+
+use super::{Queries, TILE, attend, rows_into, transpose_into};
+use crate::attention::Segments;
+use crate::cpu::gemm::{Extent, Left, NR, Start, gemm};
+use crate::cpu::math;
+use crate::par::{self, Shared};
+use crate::scratch;
+use std::cell::RefCell;
+
+/// Widths.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dims {
+    /// Query heads N.
+    pub heads: usize,
+    /// Key heads K; divides N.
+    pub key_heads: usize,
+    /// Width of a key head's own part.
+    pub own: usize,
+    /// Width of the part that all share.
+    pub shared: usize,
+    /// Width of a value; 0 where the value is the own part itself.
+    pub value: usize,
+    /// Factor on the scores.
+    pub scale: f32,
+}
+
+impl Dims {
+    fn key(&self) -> usize {
+        self.own + self.shared
+    }
+
+    /// Width of a value as the output has it.
+    pub fn out(&self) -> usize {
+        if self.value == 0 { self.own } else { self.value }
+    }
+
+    /// Distance between key heads, and between tokens, in the matrix that holds own parts and values.
+    fn block(&self) -> usize {
+        self.own + self.value
+    }
+
+    fn ld(&self) -> usize {
+        self.key_heads * self.block()
+    }
+
+    fn group(&self) -> usize {
+        self.heads / self.key_heads
+    }
+}
+
+thread_local! {
+    static FORWARD: RefCell<(Vec<f32>, Vec<f32>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new(), Vec::new())) };
+    static BACKWARD: RefCell<Scratch> = RefCell::new(Scratch::default());
+}
+
+/// Sizes a buffer, zero in all of it.
+fn zeroed(buffer: &mut Vec<f32>, len: usize) {
+    buffer.clear();
+    buffer.resize(len, 0.0);
+}
+
+/// Key panels `[ceil(L/32)][own+shared][32]` of one head and segment.
+fn key_panels(to: &mut Vec<f32>, kv: &[f32], shared: &[f32], len: usize, d: Dims) {
+    to.resize(len.div_ceil(NR) * d.key() * NR, 0.0);
+    transpose_into(to, d.key(), 0, kv, d.ld(), len, d.own);
+    transpose_into(to, d.key(), d.own, shared, d.shared, len, d.shared);
+}
+
+/// out `[T, N*out]` and, for the backward, stats `[T, N, 2]`. q is `[T, N*(own+shared)]`, kv `[T, K*(own+value)]`, shared
+/// `[T, shared]`. With `offset` a segment's first `offset` keys have no queries (the past of a prompt that comes in chunks): then
+/// there is one segment, and q and out have that many rows fewer.
+pub fn forward(
+    out: &mut [f32],
+    stats: &mut [f32],
+    q: &[f32],
+    (kv, shared): (&[f32], &[f32]),
+    seg: &Segments,
+    offset: usize,
+    d: Dims,
+) {
+    let (t, n) = (seg.tokens() - offset, d.heads);
+    assert!(
+        q.len() == t * n * d.key()
+            && out.len() == t * n * d.out()
+            && stats.len() == t * n * 2
+            && kv.len() == seg.tokens() * d.ld()
+            && shared.len() == seg.tokens() * d.shared
+            && (offset == 0 || seg.len() == 1),
+        "latent attention: shapes"
+    );
+    let (out, stats) = (Shared::new(out), Shared::new(stats));
+    par::ranges(seg.len() * d.key_heads, 1, |items| {
+        scratch::kept(&FORWARD, |(k_t, v_p, s)| {
+            for item in items {
+                let (range, g) = (seg.range(item / d.key_heads), item % d.key_heads);
+                let len = range.len();
+                if len == 0 {
+                    continue;
+                }
+                let cap = len.next_multiple_of(NR);
+                let at = range.start * d.ld() + g * d.block();
+                key_panels(k_t, &kv[at..], &shared[range.start * d.shared..], len, d);
+                zeroed(v_p, d.out().div_ceil(NR) * cap * NR);
+                rows_into(v_p, cap, 0, &kv[at + if d.value == 0 { 0 } else { d.own }..], d.ld(), len, d.out());
+                let keys: Vec<*const f32> = k_t.chunks_exact(d.key() * NR).map(<[f32]>::as_ptr).collect();
+                for h in g * d.group()..(g + 1) * d.group() {
+                    let row = range.start * n + h;
+                    let q = Queries {
+                        base: q[row * d.key()..].as_ptr(),
+                        ld: n * d.key(),
+                        rows: len - offset,
+                        position: offset,
+                        step: 1,
+                    };
+                    // SAFETY: query rows of this segment exist (asserted); this task alone writes head h of its rows.
+                    unsafe {
+                        let to = (out.at(row * d.out()), n * d.out());
+                        let st = Some((stats.at(row * 2), n * 2));
+                        attend(&q, d.key(), &keys, v_p.as_ptr(), (cap, d.out()), to, st, d.scale, s);
+                    }
+                }
+            }
+        });
+    });
+}
+
+/// Gradients d_q, d_kv and d_shared, written (not added). `forwarded` is (out, stats), `inputs` (q, kv, shared).
+pub fn backward(
+    (d_q, d_kv, d_shared): (&mut [f32], &mut [f32], &mut [f32]),
+    d_out: &[f32],
+    (out, stats): (&[f32], &[f32]),
+    (q, kv, shared): (&[f32], &[f32], &[f32]),
+    seg: &Segments,
+    d: Dims,
+) {
+    let n = d.heads;
+    assert!(
+        d_q.len() == q.len() && d_kv.len() == kv.len() && d_shared.len() == shared.len() && d_out.len() == out.len(),
+        "latent attention backward: shapes"
+    );
+    // Every key head's share of d_shared, added up at the end in their order.
+    let parts = seg.tokens() * d.shared;
+    scratch::floats(parts * d.key_heads, |shares| {
+        let (to_q, to_kv, to_shares) = (Shared::new(d_q), Shared::new(d_kv), Shared::new(shares));
+        par::ranges(seg.len() * d.key_heads, 1, |items| {
+            scratch::kept(&BACKWARD, |w| {
+                for item in items {
+                    let (range, g) = (seg.range(item / d.key_heads), item % d.key_heads);
+                    if range.is_empty() {
+                        continue;
+                    }
+                    let at = range.start * d.ld() + g * d.block();
+                    w.load(&kv[at..], &shared[range.start * d.shared..], range.len(), d);
+                    for h in g * d.group()..(g + 1) * d.group() {
+                        for r0 in (0..range.len()).step_by(TILE) {
+                            let row = (range.start + r0) * n + h;
+                            w.tile(
+                                &q[row * d.key()..],
+                                &d_out[row * d.out()..],
+                                &out[row * d.out()..],
+                                &stats[row * 2..],
+                                r0,
+                                d,
+                            );
+                            let rows = (range.len() - r0).min(TILE);
+                            for c in (0..d.key()).step_by(NR) {
+                                let e = Extent { m: rows, outer: 1, inner: w.seen, n: (d.key() - c).min(NR) };
+                                let a = Left { base: w.d_s.as_ptr(), row: w.cap, outer: 0, inner: 1 };
+                                let panel = w.k_p[c * w.cap..].as_ptr();
+                                // SAFETY: only this task writes head h of this segment's rows.
+                                unsafe { gemm(e, a, panel, NR, to_q.at(row * d.key() + c), n * d.key(), Start::Zero) };
+                            }
+                        }
+                    }
+                    for i in 0..range.len() {
+                        let own = &w.d_k[i * w.wide..];
+                        // SAFETY: only this task writes key head g of this segment.
+                        unsafe {
+                            let to = to_kv.slice(at + i * d.ld(), d.block());
+                            to[..d.own].copy_from_slice(&own[..d.own]);
+                            to[d.own..].copy_from_slice(&w.d_v[i * w.wide_v..][..d.value]);
+                            let to = to_shares.slice(g * parts + (range.start + i) * d.shared, d.shared);
+                            to.copy_from_slice(&own[d.own..d.key()]);
+                        }
+                    }
+                }
+            });
+        });
+        d_shared.copy_from_slice(&shares[..parts]);
+        for share in shares[parts..].chunks_exact(parts.max(1)) {
+            math::add_assign(d_shared, share);
+        }
+    });
+}
+
+/// Buffers of one backward task, for one (segment, key head).
+#[derive(Default)]
+struct Scratch {
+    len: usize,
+    cap: usize,
+    seen: usize,
+    wide: usize,
+    wide_v: usize,
+    k_t: Vec<f32>,
+    v_t: Vec<f32>,
+    k_p: Vec<f32>,
+    q_p: Vec<f32>,
+    d_o_p: Vec<f32>,
+    p: Vec<f32>,
+    d_s: Vec<f32>,
+    d_k: Vec<f32>,
+    d_v: Vec<f32>,
+}
+
+impl Scratch {
+    fn load(&mut self, kv: &[f32], shared: &[f32], len: usize, d: Dims) {
+        (self.len, self.cap) = (len, len.next_multiple_of(NR));
+        self.wide = d.key().next_multiple_of(NR);
+        self.wide_v = d.value.next_multiple_of(NR);
+        key_panels(&mut self.k_t, kv, shared, len, d);
+        if d.value > 0 {
+            self.v_t.resize(len.div_ceil(NR) * d.value * NR, 0.0);
+            transpose_into(&mut self.v_t, d.value, 0, &kv[d.own..], d.ld(), len, d.value);
+        }
+        zeroed(&mut self.k_p, self.wide * self.cap);
+        rows_into(&mut self.k_p, self.cap, 0, kv, d.ld(), len, d.own);
+        rows_into(&mut self.k_p, self.cap, d.own, shared, d.shared, len, d.shared);
+        zeroed(&mut self.d_k, self.cap * self.wide);
+        zeroed(&mut self.d_v, self.cap * self.wide_v);
+        zeroed(&mut self.q_p, self.wide * TILE);
+        zeroed(&mut self.d_o_p, d.out().next_multiple_of(NR) * TILE);
+        self.p.resize(TILE * self.cap, 0.0);
+        self.d_s.resize(TILE * self.cap, 0.0);
+    }
+
+    /// P and dS of one tile of queries; adds the tile's share to d_k and d_v.
+    fn tile(&mut self, q: &[f32], d_out: &[f32], out: &[f32], stats: &[f32], r0: usize, d: Dims) {
+        let (n, cap, key, value) = (d.heads, self.cap, d.key(), d.out());
+        let rows = (self.len - r0).min(TILE);
+        self.seen = (r0 + rows).next_multiple_of(NR);
+        // The value panels of the absorbed form are the first rows of the key panels.
+        let (v_t, v_rows) = if d.value == 0 { (&self.k_t, key) } else { (&self.v_t, value) };
+        for b in 0..self.seen / NR {
+            let e = Extent { m: rows, outer: 1, inner: key, n: NR };
+            let a = Left { base: q.as_ptr(), row: n * key, outer: 0, inner: 1 };
+            let e_v = Extent { inner: value, ..e };
+            let a_v = Left { base: d_out.as_ptr(), row: n * value, outer: 0, inner: 1 };
+            // SAFETY: the slices begin at the tile's first row and hold `rows` rows; panels and scratch are sized in `load`.
+            unsafe {
+                gemm(e, a, self.k_t[b * key * NR..].as_ptr(), NR, self.p[b * NR..].as_mut_ptr(), cap, Start::Zero);
+                gemm(e_v, a_v, v_t[b * v_rows * NR..].as_ptr(), NR, self.d_s[b * NR..].as_mut_ptr(), cap, Start::Zero);
+            }
+        }
+        for i in 0..rows {
+            let p = &mut self.p[i * cap..i * cap + self.seen];
+            let d_s = &mut self.d_s[i * cap..i * cap + self.seen];
+            p[r0 + i + 1..].fill(f32::NEG_INFINITY);
+            let (max, inverse) = (stats[i * n * 2], stats[i * n * 2 + 1]);
+            let delta = math::dot(&d_out[i * n * value..][..value], &out[i * n * value..][..value]);
+            probabilities(p, d_s, max, inverse, delta, d.scale);
+        }
+        rows_into(&mut self.q_p, TILE, 0, q, n * key, rows, key);
+        rows_into(&mut self.d_o_p, TILE, 0, d_out, n * value, rows, value);
+        let e = Extent { m: self.seen, outer: 1, inner: rows, n: NR };
+        let left = |x: &[f32]| Left { base: x.as_ptr(), row: 1, outer: 0, inner: cap };
+        let (to_v, ld_v) = if d.value == 0 { (&mut self.d_k, self.wide) } else { (&mut self.d_v, self.wide_v) };
+        for c in (0..value).step_by(NR) {
+            // The absorbed value is narrower than the key: columns beyond it belong to the shared part.
+            let e = Extent { n: (value - c).min(NR), ..e };
+            // SAFETY: p is [rows, cap], the panel [rows, 32], the sum [cap, ld_v].
+            unsafe {
+                gemm(e, left(&self.p), self.d_o_p[c * TILE..].as_ptr(), NR, to_v[c..].as_mut_ptr(), ld_v, Start::Add)
+            };
+        }
+        for c in (0..key).step_by(NR) {
+            // SAFETY: d_s is [rows, cap], the panel [rows, 32], d_k [cap, wide].
+            unsafe {
+                let to = self.d_k[c..].as_mut_ptr();
+                gemm(e, left(&self.d_s), self.q_p[c * TILE..].as_ptr(), NR, to, self.wide, Start::Add);
+            }
+        }
+    }
+}
+
+crate::multiversion! {
+    /// p <- soft-max probabilities of raw scores p; d_s <- p (d_p - delta) scale.
+    fn probabilities(p: &mut [f32], d_s: &mut [f32], max: f32, inverse: f32, delta: f32, scale: f32) -> () {
+        for (p, d) in p.iter_mut().zip(d_s.iter_mut()) {
+            *p = math::exp((*p - max) * scale) * inverse;
+            *d = *p * (*d - delta) * scale;
+        }
+    }
+}
