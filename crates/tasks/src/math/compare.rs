@@ -259,15 +259,21 @@ fn renamed(a: &Node, b: &Node, value: &Node) -> Option<Node> {
 
 /// Numbers with a base, of which at least one states it.
 fn based(gold: &Node, answer: &Node) -> Option<Equality> {
+    if let (Node::Negative(gold), Node::Negative(answer)) = (gold, answer) {
+        return based(gold, answer);
+    }
     let plain = |node: &Node| match node {
         Node::Number { value, decimals: None } if value.is_integer() => Some(value.to_string()),
         _ => None,
     };
     Some(match (gold, answer) {
+        (Node::Based { base, .. }, _) | (_, Node::Based { base, .. }) if !(2..=36).contains(base) => return None,
         (Node::Based { digits: a, base: x }, Node::Based { digits: b, base: y }) => {
             Equality::from_bool(a == b && x == y)
         }
-        (Node::Based { digits, .. }, other) | (other, Node::Based { digits, .. }) => {
+        (Node::Based { digits, .. }, other) | (other, Node::Based { digits, .. })
+            if matches!(other, Node::Number { .. }) =>
+        {
             Equality::from_bool(plain(other).is_some_and(|p| p == *digits))
         }
         _ => return None,

@@ -8,6 +8,7 @@ use num_traits::{One, Signed, Zero};
 use super::fraction::{Fraction, prime_powers, rational_power, small_exponent, small_integer};
 use super::node::{Constant, Node};
 use super::poly::{Atom, Exponent, MAX_BITS, Monomial, Poly, TooLarge, too_long};
+use super::scalar::based_value;
 use super::work::charge;
 
 /// The normal form of a scalar.
@@ -23,6 +24,7 @@ pub fn normal_form(node: &Node) -> Result<Fraction, TooLarge> {
             }
             Ok(Fraction::number(value.clone()))
         }
+        Node::Based { digits, base } => based_value(digits, *base).map(Fraction::number).ok_or(TooLarge),
         Node::Symbol(name) => Fraction::atom(Atom::Variable(name.clone())),
         Node::Constant(Constant::Pi) => Fraction::atom(Atom::Pi),
         Node::Constant(Constant::E) => Fraction::atom(Atom::E),

@@ -227,6 +227,10 @@ impl Parser {
         while self.sign(':') {
             parts.push(self.sum()?);
         }
+        // A clock: no ratio ends in zero.
+        if parts.iter().skip(1).any(|part| *part == Node::integer(0)) {
+            return Ok(Node::Tuple { open: ':', close: ':', items: parts });
+        }
         Ok(if let [a, b] = parts.as_slice() {
             Node::Quotient(Box::new(a.clone()), Box::new(b.clone()))
         } else {

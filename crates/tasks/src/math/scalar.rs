@@ -2,6 +2,7 @@
 //! doubt, by enclosures at sample points. An enclosure that excludes zero proves a difference; one that holds zero within
 //! 10^-30 of the size of the sides, at every point that could be evaluated, counts as equality.
 
+use num_bigint::BigInt;
 use num_rational::BigRational;
 use num_traits::{One, Signed, ToPrimitive, Zero};
 
@@ -65,7 +66,12 @@ pub fn exactly_equal(a: &Node, b: &Node) -> Equality {
     if infinite(a) || infinite(b) {
         return Equality::from_bool(a == b);
     }
-    if let (Ok(x), Ok(y)) = (normal_form(a), normal_form(b)) {
+    let forms = (normal_form(a), normal_form(b));
+    // What has a value is not the same as 1/0.
+    if (forms.0.is_ok() && is_undefined(b)) || (forms.1.is_ok() && is_undefined(a)) {
+        return Equality::Different;
+    }
+    if let (Ok(x), Ok(y)) = forms {
         let products = (x.top.times(&y.bottom), y.top.times(&x.bottom));
         if let (Ok(left), Ok(right)) = products
             && let Ok(difference) = left.plus(&right.scaled(&-BigRational::from_integer(1.into())))
@@ -119,6 +125,26 @@ fn probe(a: &Node, b: &Node) -> Equality {
 
 fn has_function(node: &Node) -> bool {
     node.any(&|n| matches!(n, Node::Call(name, _) if name.starts_with("function ")))
+}
+
+/// Whether some part certainly has no value: a division by zero, a digit that its base does not have.
+fn is_undefined(node: &Node) -> bool {
+    let zero = |n: &Node| normal_form(n).is_ok_and(|form| form.top.is_zero());
+    let negative = |n: &Node| rational_value(n).is_some_and(|v| v.is_negative());
+    node.any(&|n| match n {
+        Node::Quotient(_, bottom) => zero(bottom),
+        Node::Power(base, exponent) => negative(exponent) && zero(base),
+        Node::Call(name, items) => matches!(name.as_ref(), "ln" | "log") && items.first().is_some_and(zero),
+        Node::Based { digits, base } => based_value(digits, *base).is_none(),
+        _ => false,
+    })
+}
+
+/// The value of digits in a base of at most 10; none where a digit is too large.
+pub fn based_value(digits: &str, base: u32) -> Option<BigRational> {
+    let read = |so_far: BigInt, c: char| c.to_digit(base).map(|digit| so_far * base + digit);
+    let value = if (2..=36).contains(&base) { digits.chars().try_fold(BigInt::zero(), read)? } else { return None };
+    Some(value.into())
 }
 
 /// 1 or -1 for infinity.
