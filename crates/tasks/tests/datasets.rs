@@ -122,10 +122,10 @@ fn forms_of_rows() {
     assert_eq!(
         references,
         [
-            Reference::Number("18".to_owned()),
-            Reference::Number("1080".to_owned()),
-            Reference::Text("\\frac{1}{2}".to_owned()),
-            Reference::Number("-0.5".to_owned())
+            Reference::Math("18".to_owned()),
+            Reference::Math("1080".to_owned()),
+            Reference::Math("\\frac{1}{2}".to_owned()),
+            Reference::Math("-0.5".to_owned())
         ]
     );
     assert_eq!(problems[1].id, "jsonl/eval/3");
@@ -191,7 +191,7 @@ fn tasks_by_name() {
         let problem = task.problem(Split::Train, 0).unwrap();
         assert!(task.families().contains(&problem.family));
         // data sets take answers anywhere, generated tasks only in the tags
-        if let Reference::Number(n) = &problem.reference {
+        if let Reference::Math(n) = &problem.reference {
             assert_eq!(task.judge(&problem, &format!("The answer is {n}."), true).verdict, Verdict::Correct);
             let strict = TaskOptions { place: Some(AnswerPlace::Tags), ..options };
             let strict = open_task(name, 1, &strict).unwrap().judge(&problem, &format!("The answer is {n}."), true);
@@ -256,7 +256,7 @@ fn every_gsm8k_reference_is_read_and_judged() {
     for (split, length) in [(Split::Train, 7473), (Split::Eval, 1319)] {
         for i in 0..length {
             let problem = task.problem(split, i).unwrap();
-            let Reference::Number(number) = &problem.reference else { panic!("{problem:?}") };
+            let Reference::Math(number) = &problem.reference else { panic!("{problem:?}") };
             let solution = problem.columns["answer"].as_str().unwrap();
             let right = task.judge(&problem, solution, true);
             assert_eq!(

@@ -33,6 +33,7 @@ pub mod token;
 pub mod words;
 pub mod work;
 
+use crate::number::canonical_number;
 use crate::problem::Verdict;
 use compare::{Rounding, answers_equal};
 use locate::{Located, Place, boxed, is_prose, locate};
@@ -159,6 +160,27 @@ impl Grader {
             (Some(gold), None) if decimal(found) => compared(&gold, found),
             _ => Equality::Different,
         }
+    }
+
+    /// A form of an answer for counting votes: the letter of a choice, a rational number in lowest terms, a decimal number
+    /// without needless digits, else the text with single spaces. Answers with one form get one verdict.
+    pub fn canonical(&self, answer: &str) -> String {
+        if words::choice(&self.text).is_some()
+            && let Some(letter) = words::chosen(answer).or_else(|| words::spoken_choice(answer))
+        {
+            return letter.to_string();
+        }
+        let text = answer.trim().trim_matches('$').trim();
+        if let Some(number) = canonical_number(text) {
+            return number;
+        }
+        match parse(text) {
+            Ok(node) if !node.any(&|n| matches!(n, Node::Number { decimals: Some(_), .. } | Node::Percent(_) | Node::Based { .. })) => {
+                scalar::constant(&node).map(|value| value.to_string())
+            }
+            _ => None,
+        }
+        .unwrap_or_else(|| text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(200).collect())
     }
 
     /// A choice that stands in prose without any announcement.

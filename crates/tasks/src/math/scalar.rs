@@ -11,6 +11,7 @@ use super::evaluate::{Evaluator, SAMPLES, needs_whole};
 use super::node::Node;
 use super::fraction::Fraction;
 use super::normal::normal_form;
+use super::work;
 
 /// What a comparison found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,6 +191,12 @@ pub fn rational_value(node: &Node) -> Option<BigRational> {
         Node::Negative(inner) => rational_value(inner).map(|v| -v),
         other => normal_form(other).ok()?.as_constant(),
     }
+}
+
+/// The rational number of a whole answer, within the work of one comparison; none for sets, relations and words.
+pub fn constant(node: &Node) -> Option<BigRational> {
+    work::begin();
+    if node.is_scalar() { rational_value(node) } else { None }
 }
 
 /// Digits behind the point of a decimal number as written, the sign, percent and degrees aside.
