@@ -4,6 +4,7 @@
 mod arguments;
 mod cost;
 mod errors;
+mod grade;
 mod interrupted;
 mod models;
 mod pretrain;

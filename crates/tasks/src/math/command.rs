@@ -6,8 +6,23 @@ use super::token::{FUNCTIONS, Token};
 
 /// Commands that are no names: relations and signs that the grammar has no place for.
 const STRUCTURAL: [&str; 17] = [
-    "to", "rightarrow", "Rightarrow", "implies", "iff", "mid", "nmid", "forall", "exists", "subset", "subseteq", "sim",
-    "cong", "perp", "parallel", "therefore", "because",
+    "to",
+    "rightarrow",
+    "Rightarrow",
+    "implies",
+    "iff",
+    "mid",
+    "nmid",
+    "forall",
+    "exists",
+    "subset",
+    "subseteq",
+    "sim",
+    "cong",
+    "perp",
+    "parallel",
+    "therefore",
+    "because",
 ];
 
 impl Parser {

@@ -5,8 +5,8 @@ use super::node::{Joint, Node, Relation};
 use super::prepare::prepare;
 use super::region::{is_region, region, regions_equal, substitute};
 use super::relation::{assignment, is_equation, last_side, relations_equal};
-use super::work;
 use super::scalar::{Equality, equal_rounded, exactly_equal, written_decimals};
+use super::work;
 
 /// Most comparisons of elements of two sets.
 const MAX_PAIRS: usize = 2_500;

@@ -374,7 +374,8 @@ impl Parser {
     fn inverse_mark(&self) -> Option<usize> {
         let braced = usize::from(self.peek_at(1) == Some(&Token::Sign('{')));
         let one = matches!(self.peek_at(2 + braced), Some(Token::Digits(d)) if d == "1");
-        let marked = self.peek() == Some(&Token::Sign('^')) && self.peek_at(1 + braced) == Some(&Token::Sign('-')) && one;
+        let marked =
+            self.peek() == Some(&Token::Sign('^')) && self.peek_at(1 + braced) == Some(&Token::Sign('-')) && one;
         let closed = braced == 0 || self.peek_at(4) == Some(&Token::Sign('}'));
         let length = 3 + 2 * braced;
         (marked && closed && self.peek_at(length) == Some(&Token::Sign('('))).then_some(length)

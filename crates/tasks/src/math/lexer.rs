@@ -1,9 +1,7 @@
 //! From the text of one answer to tokens. LaTeX and plain text go through the same rules; spacing, sizes and fonts disappear.
 
 use super::node::Relation;
-use super::token::{
-    FONT_COMMANDS, IGNORED, TEXT_COMMANDS, Token, fold_char, greek, is_unit, relation, word_command,
-};
+use super::token::{FONT_COMMANDS, IGNORED, TEXT_COMMANDS, Token, fold_char, greek, is_unit, relation, word_command};
 
 /// More tokens than this are no answer.
 pub const MAX_TOKENS: usize = 2_000;

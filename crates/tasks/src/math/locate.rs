@@ -59,8 +59,7 @@ static ANSWER: LazyLock<Regex> = LazyLock::new(|| {
 });
 
 static NUMBER: LazyLock<Regex> = LazyLock::new(|| {
-    let pattern =
-        r"[-\u{2212}]?\s?\$?(?:\d+ \d+/\d+|(?:(?:\d{1,3}(?:,\d{3})+\b|\d{1,3}(?: \d{3})+\b|\d+)(?:\.\d+)?|\.\d+)(?:\s?/\s?\d+(?:\.\d+)?)?)(?:\s*(?:\\?%|percent(?:age)?\b|pct\b))?";
+    let pattern = r"[-\u{2212}]?\s?\$?(?:\d+ \d+/\d+|(?:(?:\d{1,3}(?:,\d{3})+\b|\d{1,3}(?: \d{3})+\b|\d+)(?:\.\d+)?|\.\d+)(?:\s?/\s?\d+(?:\.\d+)?)?)(?:\s*(?:\\?%|percent(?:age)?\b|pct\b))?";
     Regex::new(pattern).expect("a valid pattern")
 });
 
@@ -88,7 +87,9 @@ pub fn locate(response: &str, last_number: bool) -> Option<Located> {
     // "The final answer is positive, because ..." states no answer when there is a box, and a later `####` counts more.
     let last_hashes = text.rfind("####").filter(|at| FINAL.find_iter(text).last().is_some_and(|m| m.end() <= *at));
     (last_hashes.and_then(|_| hashes(text)).and_then(|t| found(t, Place::Hashes)))
-        .or_else(|| phrase(&FINAL).filter(|t| !is_prose(t) || boxed(text).is_none()).and_then(|t| found(t, Place::FinalAnswer)))
+        .or_else(|| {
+            phrase(&FINAL).filter(|t| !is_prose(t) || boxed(text).is_none()).and_then(|t| found(t, Place::FinalAnswer))
+        })
         .or_else(|| boxed(text).and_then(|t| found(t, Place::Boxed)))
         .or_else(|| hashes(text).and_then(|t| found(t, Place::Hashes)))
         .or_else(|| phrase(&ANSWER).and_then(|t| found(t, Place::Phrase)))
@@ -143,7 +144,8 @@ fn whole(text: &str) -> Option<String> {
 
 /// Words of two letters that are no product of variables.
 const SHORT_WORDS: [&str; 20] = [
-    "is", "of", "to", "in", "it", "we", "he", "as", "at", "by", "so", "no", "be", "if", "an", "my", "do", "on", "up", "us",
+    "is", "of", "to", "in", "it", "we", "he", "as", "at", "by", "so", "no", "be", "if", "an", "my", "do", "on", "up",
+    "us",
 ];
 
 /// Whether plain text holds words that mathematics has not: letters side by side, with white space around; `3xy` is a
@@ -234,7 +236,8 @@ static CONDITION: LazyLock<Regex> = LazyLock::new(|| {
 fn said_to_be(sentence: &str) -> Option<String> {
     let value = |at: usize| {
         let rest = &sentence[at..];
-        rest.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '\u{2212}' | '$' | '\\' | '.')).then_some(rest)
+        rest.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '\u{2212}' | '$' | '\\' | '.'))
+            .then_some(rest)
     };
     let end = CONDITION.find_iter(sentence).find(|m| IS.is_match(&sentence[..m.start()])).map(|m| m.start());
     let verbs = IS.find_iter(&sentence[..end.unwrap_or(sentence.len())]);
@@ -295,9 +298,8 @@ pub fn boxed(text: &str) -> Option<String> {
     Some(contents.join(", "))
 }
 
-static WORD: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r"\\?[A-Za-z]+|[和或及与]|\p{Han}+|[.!?;=](?:\s|$)").expect("a valid pattern")
-});
+static WORD: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"\\?[A-Za-z]+|[和或及与]|\p{Han}+|[.!?;=](?:\s|$)").expect("a valid pattern"));
 
 /// Whether what stands between two boxes makes them parts of one answer: nothing but signs and spaces, or words with an
 /// "and" or "or" that begin no new thought.
@@ -313,8 +315,10 @@ fn joins(between: &str) -> bool {
         match word.to_ascii_lowercase().as_str() {
             "and" | "or" | "和" | "或" | "及" | "与" => connective = true,
             "\\quad" | "\\qquad" | "\\text" | "\\mbox" | "\\textbf" | "\\mathrm" | "=" | ";" => {}
-            "but" | "not" | "no" | "then" | "so" | "thus" | "hence" | "wrong" | "wait" | "actually" | "instead" | "however"
-            | "is" | "answer" | "check" | "got" | "get" | "because" | "since" | "." | "!" | "?" => return false,
+            "but" | "not" | "no" | "then" | "so" | "thus" | "hence" | "wrong" | "wait" | "actually" | "instead"
+            | "however" | "is" | "answer" | "check" | "got" | "get" | "because" | "since" | "." | "!" | "?" => {
+                return false;
+            }
             _ => words = true,
         }
     }

@@ -113,7 +113,8 @@ fn determinant(a: &Rows) -> Node {
         return row[0].clone();
     }
     let minor = |j: usize| -> Rows {
-        let without = |row: &Vec<Node>| row.iter().enumerate().filter(|(k, _)| *k != j).map(|(_, x)| x.clone()).collect();
+        let without =
+            |row: &Vec<Node>| row.iter().enumerate().filter(|(k, _)| *k != j).map(|(_, x)| x.clone()).collect();
         a[1..].iter().map(without).collect()
     };
     let term = |(j, x): (usize, &Node)| {

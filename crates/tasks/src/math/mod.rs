@@ -175,7 +175,11 @@ impl Grader {
             return number;
         }
         match parse(text) {
-            Ok(node) if !node.any(&|n| matches!(n, Node::Number { decimals: Some(_), .. } | Node::Percent(_) | Node::Based { .. })) => {
+            Ok(node)
+                if !node.any(&|n| {
+                    matches!(n, Node::Number { decimals: Some(_), .. } | Node::Percent(_) | Node::Based { .. })
+                }) =>
+            {
                 scalar::constant(&node).map(|value| value.to_string())
             }
             _ => None,
@@ -201,7 +205,8 @@ fn reference_text(reference: &str) -> Option<String> {
     }
     if text.contains("####") || (is_prose(text) && text.len() > 30) {
         // Of prose with several formulas and no announcement, none is the answer by itself.
-        let stated = |l: &Located| !matches!(l.place, Place::Formula | Place::LastNumber) || text.matches('$').count() <= 2;
+        let stated =
+            |l: &Located| !matches!(l.place, Place::Formula | Place::LastNumber) || text.matches('$').count() <= 2;
         return locate(text, true).filter(stated).map(|l| l.text).or_else(|| Some(text.to_owned()));
     }
     let single = text.strip_prefix('$').and_then(|t| t.strip_suffix('$')).filter(|t| !t.contains('$'));

@@ -69,7 +69,8 @@ impl Monomial {
                 (Some(x), Some(y)) if x.0 == y.0 => {
                     let sum = x.1.checked_add(&y.1).ok_or(TooLarge)?;
                     let atom = x.0.clone();
-                    (a.next(), b.next());
+                    a.next();
+                    b.next();
                     (atom, sum)
                 }
                 (Some(x), Some(y)) if x.0 < y.0 => {

@@ -228,7 +228,11 @@ fn inequality(terms: &[Node], ops: &[Relation]) -> Option<Vec<Span>> {
     };
     let back = |span: Span| {
         let span = Span { low: solved(&span.low), high: solved(&span.high), ..span };
-        if falling { Span { low: span.high, high: span.low, low_open: span.high_open, high_open: span.low_open } } else { span }
+        if falling {
+            Span { low: span.high, high: span.low, low_open: span.high_open, high_open: span.low_open }
+        } else {
+            span
+        }
     };
     merged(both.into_iter().map(back).collect())
 }
@@ -236,7 +240,9 @@ fn inequality(terms: &[Node], ops: &[Relation]) -> Option<Vec<Span>> {
 /// Absolute values and unknown functions of variables, each once.
 fn unknowns(node: &Node, found: &mut Vec<Node>) {
     match node {
-        Node::Call(name, _) if (name.as_ref() == "abs" || name.starts_with("function ")) && !node.symbols().is_empty() => {
+        Node::Call(name, _)
+            if (name.as_ref() == "abs" || name.starts_with("function ")) && !node.symbols().is_empty() =>
+        {
             if !found.contains(node) {
                 found.push(node.clone());
             }

@@ -8,8 +8,8 @@ use num_traits::{One, Signed, ToPrimitive, Zero};
 
 use super::enclose::{Context, Real};
 use super::evaluate::{Evaluator, SAMPLES, needs_whole};
-use super::node::Node;
 use super::fraction::Fraction;
+use super::node::Node;
 use super::normal::normal_form;
 use super::work;
 
@@ -117,7 +117,7 @@ fn probe(a: &Node, b: &Node) -> Equality {
             return Equality::Different;
         }
         let scale = x.re.bound() + x.im.bound() + y.re.bound() + y.im.bound();
-        if difference.re.bound() + difference.im.bound() <= TOLERANCE * scale.min(1.0).max(1e-30) {
+        if difference.re.bound() + difference.im.bound() <= TOLERANCE * scale.clamp(1e-30, 1.0) {
             zeros += 1;
         }
     }
@@ -220,7 +220,9 @@ pub fn equal_rounded(a: &Node, b: &Node, decimals: u32, coarse: bool) -> Equalit
     match (rational_value(a), rational_value(b)) {
         (Some(x), Some(y)) => {
             let rounded = |v: &BigRational| (v * &scale + &half).floor();
-            let close = coarse || (&x - &y).abs() * BigRational::from_integer(num_bigint::BigInt::from(10).pow(places)) <= x.abs().max(y.abs());
+            let close = coarse
+                || (&x - &y).abs() * BigRational::from_integer(num_bigint::BigInt::from(10).pow(places))
+                    <= x.abs().max(y.abs());
             Equality::from_bool(close && rounded(&x) == rounded(&y))
         }
         _ => {
@@ -228,7 +230,9 @@ pub fn equal_rounded(a: &Node, b: &Node, decimals: u32, coarse: bool) -> Equalit
                 real_value(node)?.times(&Real::rational(&scale)?)?.plus(&Real::rational(&half)?)?.floor()
             };
             let (Some(x), Some(y)) = (real_value(a), real_value(b)) else { return Equality::Different };
-            if !coarse && (x.middle() - y.middle()).abs() * 10f64.powi(places as i32) > x.middle().abs().max(y.middle().abs()) {
+            if !coarse
+                && (x.middle() - y.middle()).abs() * 10f64.powi(places as i32) > x.middle().abs().max(y.middle().abs())
+            {
                 return Equality::Different;
             }
             match (rounded(a), rounded(b)) {

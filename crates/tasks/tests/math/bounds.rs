@@ -23,7 +23,11 @@ fn towers_of_powers() {
     assert_eq!(timed("7", r"\boxed{10^{10^{10}}}"), Verdict::Incorrect);
     assert_ne!(timed("7", r"\boxed{10^{10^{10^{10}}}}"), Verdict::Correct);
     assert_eq!(timed("2^{10000000000}", r"\boxed{2 \cdot 2^{9999999999}}"), Verdict::Correct);
-    for tower in ["9^9^9^9^9^9^9^9", "f^f^f^f^f^f^f^f^f^f^f^f^f^f^f^f^f^f^f^f^f^f^f^f^f^f^f^f^f^f^f^f^f^f(x)", "2^{-2^{-2^{-2^{99999}}}}"] {
+    for tower in [
+        "9^9^9^9^9^9^9^9",
+        "f^f^f^f^f^f^f^f^f^f^f^f^f^f^f^f^f^f^f^f^f^f^f^f^f^f^f^f^f^f^f^f^f^f(x)",
+        "2^{-2^{-2^{-2^{99999}}}}",
+    ] {
         assert_ne!(timed("7", tower), Verdict::Correct);
         timed(tower, tower);
         timed(tower, "7");
@@ -32,7 +36,40 @@ fn towers_of_powers() {
 
 #[test]
 fn nesting_and_length() {
-    for unit in ["(", "[", "{", ")", "|", r"\{", r"\left(", r"\sqrt{", r"\frac{1}{", r"\boxed{", r"\text{", r"\boxed ", "$", r"\(", r"\[", "1e", "-", "+", "^", "_", "!", "1,", ".", r"\begin{pmatrix}", "####", "the answer is ", "<answer>", "答案是", r"\\", "1/", "a:", "%"] {
+    for unit in [
+        "(",
+        "[",
+        "{",
+        ")",
+        "|",
+        r"\{",
+        r"\left(",
+        r"\sqrt{",
+        r"\frac{1}{",
+        r"\boxed{",
+        r"\text{",
+        r"\boxed ",
+        "$",
+        r"\(",
+        r"\[",
+        "1e",
+        "-",
+        "+",
+        "^",
+        "_",
+        "!",
+        "1,",
+        ".",
+        r"\begin{pmatrix}",
+        "####",
+        "the answer is ",
+        "<answer>",
+        "答案是",
+        r"\\",
+        "1/",
+        "a:",
+        "%",
+    ] {
         for size in [500, 3_900, 100_000] {
             let text = unit.repeat(size / unit.len());
             timed("7", &text);

@@ -16,7 +16,11 @@ fn finds(response: &str, text: &str, place: Place) {
 fn boxes() {
     finds(r"So \boxed{\frac{1}{2}}.", r"\frac{1}{2}", Place::Boxed);
     finds(r"First \boxed{1}, but then it is \boxed{2}", "2", Place::Boxed);
-    finds(r"$x \in \{1\}$, so $\boxed{\left\{ \frac{1}{2}, \{3\} \right\}}$", r"\left\{ \frac{1}{2}, \{3\} \right\}", Place::Boxed);
+    finds(
+        r"$x \in \{1\}$, so $\boxed{\left\{ \frac{1}{2}, \{3\} \right\}}$",
+        r"\left\{ \frac{1}{2}, \{3\} \right\}",
+        Place::Boxed,
+    );
     finds(r"\boxed{1} and \boxed{2}", "1, 2", Place::Boxed);
     finds(r"$\boxed{1}$, $\boxed{2}$.", "1, 2", Place::Boxed);
     finds(r"we get \boxed 5", "5", Place::Boxed);
@@ -76,7 +80,11 @@ fn nothing_announced() {
     finds("42", "42", Place::Whole);
     finds(r"\frac{1}{2}", r"\frac{1}{2}", Place::Whole);
     finds("(1, 2)", "(1, 2)", Place::Whole);
-    finds("We get $x = 4$ and then $y = 5$.", "x = 4 and then y = 5".split(" and then ").nth(1).unwrap(), Place::Formula);
+    finds(
+        "We get $x = 4$ and then $y = 5$.",
+        "x = 4 and then y = 5".split(" and then ").nth(1).unwrap(),
+        Place::Formula,
+    );
     finds("Solutions are $1$, $2$ and $3$.", "1, 2 and 3", Place::Formula);
     finds("He pays 18 dollars in all, so 36 is wrong and 20 is right", "20", Place::LastNumber);
     finds("It costs $1,080.50 in total.", "$1,080.50", Place::LastNumber);

@@ -97,7 +97,11 @@ fn choices_in_prose() {
     );
     all(
         Verdict::Incorrect,
-        &[("B", "It cannot be B, so I think it's C"), ("A", "The answer is a whole number"), ("C", "The answer is B because of C.")],
+        &[
+            ("B", "It cannot be B, so I think it's C"),
+            ("A", "The answer is a whole number"),
+            ("C", "The answer is B because of C."),
+        ],
     );
 }
 
@@ -117,13 +121,21 @@ fn numbers_behind_formulas() {
             ("1,450,000", "So the cost was 1,350,000+100,000=$1,450,000 in all"),
             ("118000", "That leaves $400 000 - $282 000 = $118 000."),
             ("92", "The total will be $20+$72 = $92"),
-            ("130", r"Each factor is fine, so we get \[\boxed{130}\]The final answer is positive, because two factors are negative."),
+            (
+                "130",
+                r"Each factor is fine, so we get \[\boxed{130}\]The final answer is positive, because two factors are negative.",
+            ),
             ("120", "the final answer is 15 gallons, each of 8 pints\n#### 120"),
         ],
     );
     all(
         Verdict::Incorrect,
-        &[("4", "The answer is 4 4/9."), ("3", "So $x = 5$ because of rule 3"), ("71/6", "11\n5/6"), ("12", "The answer is 11 6/6.")],
+        &[
+            ("4", "The answer is 4 4/9."),
+            ("3", "So $x = 5$ because of rule 3"),
+            ("71/6", "11\n5/6"),
+            ("12", "The answer is 11 6/6."),
+        ],
     );
 }
 
