@@ -1,7 +1,9 @@
 //! Atoms that begin with a LaTeX command or the plain word for one: fractions, roots, functions, constants, brackets.
 
-use super::node::{Constant, Node};
+use super::fraction::small_integer;
+use super::node::{Constant, Node, Relation};
 use super::parser::{ParseError, Parsed, Parser};
+use super::region::replace;
 use super::token::{FUNCTIONS, Token};
 
 /// Commands that are no names: relations and signs that the grammar has no place for.
@@ -24,6 +26,32 @@ const STRUCTURAL: [&str; 17] = [
     "therefore",
     "because",
 ];
+
+/// Most parts of a sum or product that is written out.
+const MAX_WRITTEN_OUT: usize = 2_000;
+
+/// The terms of a short sum or product from `k = 1` to `5`.
+fn terms(body: &Node, low: &Node, high: &Node) -> Option<Vec<Node>> {
+    fn whole(node: &Node) -> Option<i64> {
+        match node {
+            Node::Number { value, .. } => small_integer(value),
+            Node::Negative(inner) => whole(inner).map(|n| -n),
+            _ => None,
+        }
+    }
+    let Node::Chain { terms, ops } = low else { return None };
+    let ([index @ (Node::Symbol(_) | Node::Constant(Constant::I)), from], [Relation::Equal]) =
+        (terms.as_slice(), ops.as_slice())
+    else {
+        return None;
+    };
+    let (from, to) = (whole(from)?, whole(high)?);
+    let count = usize::try_from(to.checked_sub(from)?.checked_add(1)?).ok()?;
+    if count == 0 || count.checked_mul(body.size())? > MAX_WRITTEN_OUT {
+        return None;
+    }
+    Some((from..=to).map(|k| replace(body, index, &Node::integer(k))).collect())
+}
 
 impl Parser {
     /// An atom that begins with a command.
@@ -90,6 +118,7 @@ impl Parser {
     /// the sign is compared as an expression.
     fn operator(&mut self, name: &str) -> Parsed {
         let mut limits = [String::new(), String::new()];
+        let mut bounds = [None, None];
         for _ in 0..2 {
             let place = match self.peek() {
                 Some(Token::Sign('_')) => 0,
@@ -98,11 +127,16 @@ impl Parser {
             };
             self.at += 1;
             let begin = self.at;
-            self.argument()?;
+            bounds[place] = Some(self.argument()?);
             let tokens: Vec<&Token> = self.tokens[begin..self.at].iter().map(|l| &l.token).collect();
             limits[place] = format!("{tokens:?}");
         }
         let body = self.deeper(Self::product)?;
+        if let ("sum" | "prod", [Some(low), Some(high)]) = (name, &bounds)
+            && let Some(terms) = terms(&body, low, high)
+        {
+            return Ok(if name == "sum" { Node::Sum(terms) } else { Node::Product(terms) });
+        }
         Ok(Node::Call(format!("operator {name} {limits:?}").into(), vec![body]))
     }
 

@@ -1,7 +1,9 @@
 //! From the text of one answer to tokens. LaTeX and plain text go through the same rules; spacing, sizes and fonts disappear.
 
 use super::node::Relation;
-use super::token::{FONT_COMMANDS, IGNORED, TEXT_COMMANDS, Token, fold_char, greek, is_unit, relation, word_command};
+use super::token::{
+    FONT_COMMANDS, IGNORED, TEXT_COMMANDS, Token, fold_char, greek, is_unit, magnitude, relation, word_command,
+};
 
 /// More tokens than this are no answer.
 pub const MAX_TOKENS: usize = 2_000;
@@ -75,6 +77,10 @@ impl Lexer {
                 '$' | '€' | '£' | '¥' | '￥' | '₹' | '"' | '`' => self.at += 1,
                 '\\' => self.command()?,
                 c if c.is_ascii_digit() => self.number(),
+                '.' if self.peek(1) == Some('.') && self.peek(2) == Some('.') => {
+                    self.at += 3;
+                    self.push(Token::Command("ldots".to_owned()));
+                }
                 '.' if self.peek(1).is_some_and(|d| d.is_ascii_digit()) => self.number(),
                 c if c.is_ascii_alphabetic() => self.word(),
                 c if is_han(c) => self.han(),
@@ -279,10 +285,19 @@ impl Lexer {
                 return None;
             }
             self.out.extend(inside);
-        } else {
+        } else if !self.magnitude(inner) {
             self.push(Token::Text(inner.to_owned()));
         }
         Some(())
+    }
+
+    /// `2.5 million`: the word as a factor.
+    fn magnitude(&mut self, word: &str) -> bool {
+        let behind_digits = matches!(self.out.last().map(|l| &l.token), Some(Token::Digits(_)));
+        let Some(power) = magnitude(word).filter(|_| behind_digits) else { return false };
+        self.push(Token::Sign('*'));
+        self.push(Token::Digits(format!("1{}", "0".repeat(power as usize))));
+        true
     }
 
     fn word(&mut self) {
@@ -294,6 +309,9 @@ impl Lexer {
         let after_number = self.out.last().is_some_and(|l| {
             matches!(l.token, Token::Digits(_) | Token::Sign(')' | '}' | '%') | Token::Text(_) | Token::Command(_))
         });
+        if self.magnitude(&word) {
+            return;
+        }
         // `x=1orx=2`
         let glued = ["and", "or"].into_iter().find(|w| word.strip_prefix(w).is_some_and(|rest| rest.len() == 1));
         if let Some(connective) = glued.filter(|_| after_number && begin > 0 && self.chars[begin - 1] != ' ') {
@@ -319,6 +337,13 @@ impl Lexer {
             self.at += 1;
         }
         let word: String = self.chars[begin..self.at].iter().collect();
+        // `3万元`
+        let leading = ["万亿", "百万", "万", "亿", "千"].into_iter().find(|m| word.starts_with(*m));
+        let kilo = ["千克", "千米", "千瓦", "千卡"].iter().any(|unit| word.starts_with(unit));
+        if let Some(leading) = leading.filter(|m| !kilo && self.magnitude(m)) {
+            self.at = begin + leading.chars().count();
+            return;
+        }
         self.push(match word.as_str() {
             "和" | "与" | "且" | "及" => Token::Text("and".to_owned()),
             "或" | "或者" => Token::Text("or".to_owned()),

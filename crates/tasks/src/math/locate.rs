@@ -59,7 +59,7 @@ static ANSWER: LazyLock<Regex> = LazyLock::new(|| {
 });
 
 static NUMBER: LazyLock<Regex> = LazyLock::new(|| {
-    let pattern = r"[-\u{2212}]?\s?\$?(?:\d+ \d+/\d+|(?:(?:\d{1,3}(?:,\d{3})+\b|\d{1,3}(?: \d{3})+\b|\d+)(?:\.\d+)?|\.\d+)(?:\s?/\s?\d+(?:\.\d+)?)?)(?:\s*(?:\\?%|percent(?:age)?\b|pct\b))?";
+    let pattern = r"[-\u{2212}]?\s?\$?(?:\d+ \d+/\d+|(?:(?:\d{1,3}(?:,\d{3})+\b|\d{1,3}(?: \d{3})+\b|\d+)(?:\.\d+)?|\.\d+)(?:\s?/\s?\d+(?:\.\d+)?)?)(?:\s*(?:\\?%|percent(?:age)?\b|pct\b)|\s(?:thousand|million|billion|trillion)\b)?";
     Regex::new(pattern).expect("a valid pattern")
 });
 
@@ -174,7 +174,7 @@ pub fn is_prose(text: &str) -> bool {
         let command = begin > 0 && bytes[begin - 1] == b'\\';
         let known = matches!(word, "and" | "or")
             || super::token::word_command(word).is_some()
-            || (begin > 0 && super::token::is_unit(word));
+            || (begin > 0 && (super::token::is_unit(word) || super::token::magnitude(word).is_some()));
         let product = begin > 0 && bytes[begin - 1].is_ascii_digit();
         let long = word.len() > 2 || SHORT_WORDS.contains(&word.to_ascii_lowercase().as_str());
         if long && depth == 0 && !command && !known && !product {

@@ -12,6 +12,7 @@
 pub mod command;
 pub mod compare;
 pub mod complex;
+pub mod digits;
 pub mod enclose;
 pub mod evaluate;
 pub mod factor;

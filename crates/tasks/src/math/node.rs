@@ -213,6 +213,11 @@ impl Node {
         test(self) || self.children().into_iter().any(|child| child.any(test))
     }
 
+    /// How many parts it has, itself included.
+    pub fn size(&self) -> usize {
+        1 + self.children().into_iter().map(Self::size).sum::<usize>()
+    }
+
     /// Whether some part lies deeper than `limit` levels.
     pub fn is_deeper_than(&self, limit: usize) -> bool {
         let below = self.children();

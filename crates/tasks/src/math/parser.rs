@@ -5,7 +5,7 @@
 
 use super::lexer::{Lexed, tokens};
 use super::node::{Joint, Node, Relation};
-use super::token::Token;
+use super::token::{Token, number_word};
 
 /// Deepest nesting that is read.
 pub const MAX_DEPTH: usize = 64;
@@ -39,6 +39,11 @@ pub fn parse(text: &str) -> Result<Node, ParseError> {
     }
     if tokens.is_empty() {
         return Err(ParseError::Empty);
+    }
+    if let [Lexed { token: Token::Text(word), .. }] = tokens.as_slice()
+        && let Some(number) = number_word(word)
+    {
+        return Ok(Node::integer(number as i64));
     }
     let mut parser = Parser { tokens, at: 0, depth: 0, bars: 0, in_set: 0 };
     let node = parser.answer()?;

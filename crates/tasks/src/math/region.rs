@@ -252,7 +252,7 @@ fn unknowns(node: &Node, found: &mut Vec<Node>) {
 }
 
 /// The tree with one part replaced.
-fn replace(node: &Node, old: &Node, new: &Node) -> Node {
+pub fn replace(node: &Node, old: &Node, new: &Node) -> Node {
     if node == old { new.clone() } else { node.map_children(&mut |child| replace(child, old, new)) }
 }
 

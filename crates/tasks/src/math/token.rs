@@ -264,15 +264,61 @@ pub fn fold_char(c: char) -> Option<&'static str> {
 
 /// Units that plain text writes right after a number; a unit in `\text{}` needs no list. One-letter units are not here: they
 /// cannot be told from variables.
-const UNITS: [&str; 96] = [
+const UNITS: [&str; 100] = [
     "cm", "mm", "km", "dm", "nm", "kg", "mg", "gm", "lb", "lbs", "oz", "ft", "yd", "mi", "mph", "kmh", "kph", "kmph",
     "ml", "mL", "hr", "hrs", "min", "mins", "sec", "secs", "ms", "inch", "inches", "foot", "feet", "yard", "yards",
     "mile", "miles", "meter", "meters", "metre", "metres", "liter", "liters", "litre", "litres", "gram", "grams",
     "pound", "pounds", "ounce", "ounces", "hour", "hours", "minute", "minutes", "second", "seconds", "day", "days",
     "week", "weeks", "month", "months", "year", "years", "dollar", "dollars", "cent", "cents", "euro", "euros", "yuan",
     "rupee", "rupees", "USD", "EUR", "GBP", "RMB", "Rs", "degree", "degrees", "deg", "unit", "units", "sq", "square",
-    "cubic", "point", "points", "ways", "people", "students", "cc", "rad", "radian", "radians", "mol", "Hz",
+    "cubic", "st", "nd", "rd", "th", "point", "points", "ways", "people", "students", "cc", "rad", "radian", "radians",
+    "mol", "Hz",
 ];
+
+/// The power of ten that a word behind a number means.
+pub fn magnitude(word: &str) -> Option<u32> {
+    Some(match word.to_lowercase().as_str() {
+        "hundred" => 2,
+        "thousand" | "千" => 3,
+        "万" => 4,
+        "million" | "百万" => 6,
+        "亿" => 8,
+        "billion" => 9,
+        "trillion" | "万亿" => 12,
+        _ => return None,
+    })
+}
+
+/// Whole numbers in words.
+const NUMBER_WORDS: [&str; 21] = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+    "twenty",
+];
+
+/// The number that a single word is.
+pub fn number_word(word: &str) -> Option<usize> {
+    let word = word.to_lowercase();
+    NUMBER_WORDS.iter().position(|known| *known == word)
+}
 
 /// Whether a plain word is a unit.
 pub fn is_unit(word: &str) -> bool {

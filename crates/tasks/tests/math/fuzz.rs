@@ -7,7 +7,7 @@ use aha_tasks::Verdict;
 use aha_tasks::math::{GradeOptions, grade};
 
 /// Pieces from which strings that are nearly mathematics are put together.
-const PIECES: [&str; 128] = [
+const PIECES: [&str; 133] = [
     r"\frac",
     r"\dfrac",
     "{",
@@ -136,6 +136,11 @@ const PIECES: [&str; 128] = [
     "B",
     "orx",
     "2,5",
+    "million",
+    "万",
+    "...",
+    r"\sum_{k=1}^{5}",
+    r"\prod_{i=0}^{40}",
 ];
 
 /// Splitmix64.

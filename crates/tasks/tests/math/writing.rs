@@ -116,6 +116,7 @@ fn numbers_behind_formulas() {
             ("41", "Final Answer: The area of $ABCD$ is 41. I hope it is correct."),
             ("5", "So $x = 5$ metres are left."),
             ("7,5", "The mean is 7.5"),
+            ("3000000", "They raised $3 million in the end"),
             ("2.74", "Il paie 2,74 euros"),
             ("40/9", "The answer is 4 4/9."),
             ("1,450,000", "So the cost was 1,350,000+100,000=$1,450,000 in all"),
@@ -144,4 +145,33 @@ fn long_references_in_words() {
     let reference = "All whole numbers $n$ for which $n + 1$ is a square and $n$ is not divisible by $3$ or by $7$";
     assert_eq!(verdict(reference, reference), Verdict::Correct);
     assert_eq!(verdict(reference, r"\boxed{7}"), Verdict::NotJudged);
+}
+
+#[test]
+fn sums_magnitudes_and_number_words() {
+    equal(
+        r"
+        \sum_{k=1}^{9} k^2 @@ 285
+        15 @@ \sum_{i=1}^{5} i
+        \prod_{k=1}^{5} k @@ 120
+        1 + x + x^2 @@ \sum_{j=0}^{2} x^j
+        2500000 @@ 2.5 million
+        30000 @@ 3万
+        1200 @@ 1.2 thousand dollars
+        5\text{ million} @@ 5000000
+        7 @@ seven
+        \text{Twelve} @@ 12
+        4^{\text{th}} @@ 4
+        1, 2, ..., 10 @@ 1,2,\ldots,10
+        ",
+    );
+    different(
+        r"
+        285 @@ \sum_{k=1}^{8} k^2
+        2.5 @@ 2.5 million
+        3 @@ 3万
+        5 @@ 5\text{ million}
+        7 @@ eight
+        ",
+    );
 }
