@@ -35,6 +35,7 @@ enum Command {
     Grpo(cmd::grpo::Args),
     Eval(cmd::eval::Args),
     Generate(cmd::generate::Args),
+    Grade(cmd::grade::Args),
     Chat(cmd::chat::Args),
     #[cfg(target_os = "linux")]
     Sandbox(cmd::sandbox::Args),
@@ -55,6 +56,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Grpo(args) => cmd::grpo::run(args),
         Command::Eval(args) => cmd::eval::run(args),
         Command::Generate(args) => cmd::generate::run(args),
+        Command::Grade(args) => cmd::grade::run(args),
         Command::Chat(args) => cmd::chat::run(args),
         #[cfg(target_os = "linux")]
         Command::Sandbox(args) => cmd::sandbox::run(args),

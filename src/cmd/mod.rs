@@ -5,6 +5,7 @@ pub mod chat;
 pub mod cost;
 pub mod eval;
 pub mod generate;
+pub mod grade;
 pub mod grpo;
 pub mod inspect;
 pub mod recipes;

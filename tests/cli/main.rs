@@ -5,6 +5,7 @@ mod arguments;
 mod cost;
 mod errors;
 mod extend;
+mod grade;
 mod interrupted;
 mod models;
 mod pretrain;

@@ -29,6 +29,6 @@ fn reference(answer: &Value) -> Result<Reference, String> {
     let (_, number) = solution.rsplit_once("####").ok_or("\"answer\" does not end in \"#### NUMBER\"")?;
     let number = number.trim();
     canonical_number(number)
-        .map(Reference::Number)
+        .map(Reference::Math)
         .ok_or_else(|| format!("\"answer\" ends in \"#### {number}\", which is not a number"))
 }

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::TaskError;
 use crate::judge::{JudgeOptions, judge};
+use crate::math::{GradeOptions, Grader};
 use crate::mini::Rng;
 use crate::number::canonical_number;
 use crate::problem::{Judgement, Language, Problem, Reference, Split, Task};
@@ -15,6 +16,8 @@ use crate::text::language_consistency;
 
 /// Fields that may hold the question; the first one present counts.
 const QUESTION_FIELDS: [&str; 3] = ["question", "prompt", "problem"];
+/// Fields that may hold the answer; the first one present counts.
+const ANSWER_FIELDS: [&str; 3] = ["answer", "expected_answer", "final_answer"];
 /// One in this many questions is held out when there is only a training file.
 const HELD_OUT_ONE_IN: u64 = 10;
 
@@ -34,8 +37,9 @@ pub struct Jsonl {
 }
 
 impl Jsonl {
-    /// Reads `{"question" | "prompt" | "problem": TEXT, "answer": TEXT | NUMBER}` rows. An answer that is a decimal number is
-    /// compared as one, other text by its characters; of an answer with `####`, what follows counts.
+    /// Reads `{"question" | "prompt" | "problem": TEXT, "answer": TEXT | NUMBER}` rows; the answer may also be called
+    /// "expected_answer" or "final_answer", be a list of one, or be the last box of a "solution". Answers are compared by the
+    /// math grader, in mathematics or in words; of an answer with `####`, what follows counts.
     ///
     /// With a training file alone, one question in ten is held out for evaluation, chosen by a hash of its text. With an
     /// evaluation file alone, all of it is for evaluation and there is nothing to train on. With both, training questions
@@ -199,8 +203,15 @@ fn read_row(name: &str, id: String, line: &[u8], reference: ReadReference) -> Re
     let Some(field) = QUESTION_FIELDS.into_iter().find(|f| columns.contains_key(*f)) else {
         return Err(format!("no \"question\" field (nor \"prompt\" or \"problem\"); it has {}", names(&columns)));
     };
-    let answer = columns.get("answer").ok_or_else(|| format!("no \"answer\" field; it has {}", names(&columns)))?;
-    let reference = reference(answer)?;
+    let boxed = |columns: &Map<String, Value>| {
+        columns.get("solution").filter(|s| s.as_str().is_some_and(|s| s.contains("\\boxed"))).cloned()
+    };
+    let answer = ANSWER_FIELDS.iter().find_map(|field| columns.get(*field).cloned()).or_else(|| boxed(&columns));
+    let answer = match answer.ok_or_else(|| format!("no \"answer\" field; it has {}", names(&columns)))? {
+        Value::Array(mut items) if items.len() == 1 => items.remove(0),
+        other => other,
+    };
+    let reference = reference(&answer)?;
     let question = match columns.remove(field) {
         Some(Value::String(text)) if !text.trim().is_empty() => text,
         Some(Value::String(_)) => return Err(format!("\"{field}\" is empty")),
@@ -223,7 +234,12 @@ fn any_reference(answer: &Value) -> Result<Reference, String> {
     if answer.is_empty() {
         return Err("\"answer\" is empty".to_owned());
     }
-    Ok(canonical_number(answer).map_or_else(|| Reference::Text(answer.to_owned()), Reference::Number))
+    if let Some(number) = canonical_number(answer) {
+        return Ok(Reference::Math(number));
+    }
+    // The box of a worked solution, or the answer as it is.
+    let grader = Grader::new(answer, GradeOptions::default()).ok_or("\"answer\" holds no answer")?;
+    Ok(Reference::Math(if answer.contains("\\boxed") { grader.reference() } else { answer }.to_owned()))
 }
 
 pub(crate) fn kind(value: &Value) -> &'static str {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::expression::Expression;
 use crate::extract::{lenient_answers, tagged_answer, unboxed, well_formed};
+use crate::math::{GradeOptions, Grader};
 use crate::number::{canonical_number, numbers_in};
 use crate::problem::{Judgement, Problem, Reference, Verdict};
 
@@ -39,7 +40,8 @@ struct Reading {
 /// answer and no format. A reference that is itself broken gives [`Verdict::NotJudged`].
 ///
 /// Equal answers have equal canonical forms, and answers with one canonical form always get one verdict: numbers are
-/// normalised decimals, countdown expressions are their value with the numbers they use, text is itself.
+/// normalised decimals, countdown expressions are their value with the numbers they use, text is itself. Of mathematics only
+/// rational numbers have one form however they are written; the rest is its text.
 pub fn judge(problem: &Problem, completion: &str, finished: bool, options: &JudgeOptions) -> Judgement {
     let Some(wanted) = Wanted::new(&problem.reference) else {
         let format = finished && well_formed(completion, options.prefilled_think);
@@ -74,6 +76,7 @@ enum Wanted<'a> {
     Number(String),
     Countdown { numbers: &'a [i64], target: i64 },
     Text(&'a str),
+    Math(Box<Grader>),
 }
 
 impl<'a> Wanted<'a> {
@@ -85,6 +88,7 @@ impl<'a> Wanted<'a> {
                 (!numbers.is_empty()).then_some(Self::Countdown { numbers, target: *target })
             }
             Reference::Text(text) => Some(text.trim()).filter(|t| !t.is_empty()).map(Self::Text),
+            Reference::Math(text) => Grader::new(text, GradeOptions::default()).map(|g| Self::Math(Box::new(g))),
         }
     }
 
@@ -104,12 +108,17 @@ impl<'a> Wanted<'a> {
                 None => unreadable(text),
             },
             Self::Text(wanted) => Reading { verdict: verdict(text == *wanted), canonical: text.to_owned() },
+            Self::Math(grader) => Reading { verdict: grader.compare(text), canonical: grader.canonical(text) },
         }
     }
 
     /// Reads the last answer anywhere: the last place that looks like one and can be read; for numbers, else the last
     /// number of the text.
     fn read_leniently(&self, completion: &str) -> Option<Reading> {
+        if let Self::Math(grader) = self {
+            let graded = grader.grade(completion);
+            return graded.answer.map(|text| Reading { verdict: graded.verdict, canonical: grader.canonical(&text) });
+        }
         let places = lenient_answers(completion);
         let by_place = places.iter().find_map(|text| {
             let text = unboxed(text);
@@ -125,6 +134,7 @@ impl<'a> Wanted<'a> {
                     let trimmed = text.trim_end_matches(['.', '。']).trim();
                     (!text.is_empty()).then(|| self.read(if text == *wanted { text } else { trimmed }))
                 }
+                Self::Math(_) => None,
             }
         });
         by_place.or_else(|| match self {

@@ -9,6 +9,7 @@ pub mod gsm8k;
 pub mod jsonl;
 pub mod judge;
 pub mod language;
+pub mod math;
 pub mod mini;
 pub mod needle;
 pub mod number;

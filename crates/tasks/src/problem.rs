@@ -54,6 +54,8 @@ pub enum Reference {
     },
     /// Text compared after trimming.
     Text(String),
+    /// An answer in mathematics or words as people write it, compared by the math grader.
+    Math(String),
 }
 
 /// One problem.

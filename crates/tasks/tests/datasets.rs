@@ -122,10 +122,10 @@ fn forms_of_rows() {
     assert_eq!(
         references,
         [
-            Reference::Number("18".to_owned()),
-            Reference::Number("1080".to_owned()),
-            Reference::Text("\\frac{1}{2}".to_owned()),
-            Reference::Number("-0.5".to_owned())
+            Reference::Math("18".to_owned()),
+            Reference::Math("1080".to_owned()),
+            Reference::Math("\\frac{1}{2}".to_owned()),
+            Reference::Math("-0.5".to_owned())
         ]
     );
     assert_eq!(problems[1].id, "jsonl/eval/3");
@@ -133,6 +133,29 @@ fn forms_of_rows() {
     assert!(!problems[1].columns.contains_key("problem"));
     assert_eq!(problems[2].language, Language::Chinese);
     assert_eq!(task.families(), ["jsonl", "word"]);
+}
+
+#[test]
+fn answers_under_other_names() {
+    let folder = Folder::new("names-of-answers");
+    let text = concat!(
+        "{\"problem\": \"a?\", \"expected_answer\": \"73\"}\n",
+        "{\"problem\": \"b?\", \"final_answer\": [\"$(1,2)$\"]}\n",
+        "{\"problem\": \"c?\", \"solution\": \"As $x = 3$, it is $\\\\boxed{\\\\frac{1}{3}}$.\"}\n",
+        "{\"problem\": \"d?\", \"answer\": 27.0, \"solution\": \"$\\\\boxed{5}$\"}\n",
+    );
+    let task = open(None, Some(&folder.file("a.jsonl", text))).unwrap();
+    for (i, (reference, right)) in
+        [("73", "73"), ("$(1,2)$", "(1, 2)"), (r"\frac{1}{3}", "1/3"), ("27", "27")].into_iter().enumerate()
+    {
+        let problem = task.problem(Split::Eval, i as u64).unwrap();
+        assert_eq!(problem.reference, Reference::Math(reference.to_owned()));
+        let judged = task.judge(&problem, &format!("<think>?</think><answer>{right}</answer>"), true);
+        assert_eq!(judged.verdict, Verdict::Correct, "{reference}");
+    }
+    let several = folder.file("b.jsonl", "{\"problem\": \"a?\", \"final_answer\": [\"1\", \"2\"]}\n");
+    let error = open(None, Some(&several)).unwrap_err().to_string();
+    assert!(error.contains("must be text or a number, found a list"), "{error}");
 }
 
 #[test]
@@ -191,7 +214,7 @@ fn tasks_by_name() {
         let problem = task.problem(Split::Train, 0).unwrap();
         assert!(task.families().contains(&problem.family));
         // data sets take answers anywhere, generated tasks only in the tags
-        if let Reference::Number(n) = &problem.reference {
+        if let Reference::Math(n) = &problem.reference {
             assert_eq!(task.judge(&problem, &format!("The answer is {n}."), true).verdict, Verdict::Correct);
             let strict = TaskOptions { place: Some(AnswerPlace::Tags), ..options };
             let strict = open_task(name, 1, &strict).unwrap().judge(&problem, &format!("The answer is {n}."), true);
@@ -233,20 +256,51 @@ fn wrong_names_and_settings() {
 }
 
 /// The real data, where it is at hand: the variable `AHA_DATA`, or `shared/data` beside the project.
-fn real_gsm8k() -> Option<PathBuf> {
-    let folder = match std::env::var_os("AHA_DATA") {
-        Some(data) => PathBuf::from(data).join("gsm8k"),
+fn real_data(inside: &str) -> Option<PathBuf> {
+    let path = match std::env::var_os("AHA_DATA") {
+        Some(data) => PathBuf::from(data).join(inside),
         None => Path::new(env!("CARGO_MANIFEST_DIR"))
             .ancestors()
-            .map(|up| up.join("../shared/data/gsm8k"))
-            .find(|p| p.is_dir())?,
+            .map(|up| up.join("../shared/data").join(inside))
+            .find(|p| p.exists())?,
     };
-    folder.join("train.jsonl").is_file().then_some(folder)
+    path.exists().then_some(path)
+}
+
+#[test]
+fn references_of_competitions_are_read_and_judged() {
+    let files = ["math/math500_test", "math-competition/aime24", "math-competition/aime25", "math-competition/amc23"];
+    for file in files {
+        let Some(path) = real_data(&format!("{file}.jsonl")) else {
+            println!("skipped: {file}.jsonl is not here (set AHA_DATA to the folder that holds it)");
+            continue;
+        };
+        let task = open(None, Some(&path)).unwrap();
+        let length = task.len(Split::Eval).unwrap() as u64;
+        assert!(length >= 30);
+        for i in 0..length {
+            let problem = task.problem(Split::Eval, i).unwrap();
+            let Reference::Math(reference) = &problem.reference else { panic!("{problem:?}") };
+            let verdict = |answer: &str| {
+                let completion = format!("<think>?</think><answer>{answer}</answer>");
+                task.judge(&problem, &completion, true).verdict
+            };
+            assert_eq!(verdict(reference), Verdict::Correct, "{reference}");
+            assert_eq!(verdict(&format!(r"\boxed{{{reference}}}")), Verdict::Correct, "{reference}");
+            assert_ne!(verdict("123456789"), Verdict::Correct, "{reference}");
+            assert_eq!(verdict("I do not know."), Verdict::Incorrect, "{reference}");
+            if let Some(solution) = problem.columns.get("solution").and_then(serde_json::Value::as_str) {
+                let boxed = JudgeOptions { place: AnswerPlace::Lenient, ..JudgeOptions::default() };
+                let judged = aha_tasks::judge(&problem, solution, true, &boxed);
+                assert_eq!(judged.verdict, Verdict::Correct, "{reference}: {solution}");
+            }
+        }
+    }
 }
 
 #[test]
 fn every_gsm8k_reference_is_read_and_judged() {
-    let Some(folder) = real_gsm8k() else {
+    let Some(folder) = real_data("gsm8k") else {
         println!("skipped: GSM8K is not here (set AHA_DATA to the folder that holds gsm8k/)");
         return;
     };
@@ -256,7 +310,7 @@ fn every_gsm8k_reference_is_read_and_judged() {
     for (split, length) in [(Split::Train, 7473), (Split::Eval, 1319)] {
         for i in 0..length {
             let problem = task.problem(split, i).unwrap();
-            let Reference::Number(number) = &problem.reference else { panic!("{problem:?}") };
+            let Reference::Math(number) = &problem.reference else { panic!("{problem:?}") };
             let solution = problem.columns["answer"].as_str().unwrap();
             let right = task.judge(&problem, solution, true);
             assert_eq!(

@@ -234,12 +234,38 @@ fn text_answers() {
 }
 
 #[test]
+fn mathematics() {
+    let half = || Reference::Math(r"\frac{1}{2}".to_owned());
+    for right in ["1/2", "0.5", r"\boxed{\dfrac12}", r"$\frac{2}{4}$", "x = 0.5"] {
+        assert_eq!(strict(half(), &wrap(right)).verdict, Verdict::Correct, "{right}");
+        assert_eq!(lenient(half(), &format!("So the answer is {right}.")).verdict, Verdict::Correct, "{right}");
+    }
+    for wrong in ["2", "1/3", "0.51", "half a cake", r"\frac{1}{0}", "1/2 or 1/3"] {
+        assert_eq!(strict(half(), &wrap(wrong)).verdict, Verdict::Incorrect, "{wrong}");
+    }
+    // fractions have one form for votes, and so has the letter of a choice
+    for (reference, a, b) in
+        [(half(), r"\frac{3}{6}", "1/2"), (Reference::Math("B".to_owned()), "(B)", "B. the second")]
+    {
+        let answer = |text: &str| strict(reference.clone(), &wrap(text)).answer;
+        assert_eq!(answer(a), answer(b));
+    }
+    let nothing = lenient(half(), "I do not know");
+    assert_eq!((nothing.verdict, nothing.answer), (Verdict::Incorrect, None));
+    assert_eq!(strict(half(), "The answer is 1/2.").verdict, Verdict::Incorrect);
+    // what cannot be decided is neither
+    let integral = Reference::Math(r"\int_0^1 x \, dx".to_owned());
+    assert_eq!(strict(integral, &wrap("1/2")).verdict, Verdict::NotJudged);
+}
+
+#[test]
 fn a_broken_reference_is_not_judged() {
     for reference in [
         Reference::Number("eighteen".to_owned()),
         Reference::Number(String::new()),
         Reference::Countdown { numbers: vec![], target: 3 },
         Reference::Text("  ".to_owned()),
+        Reference::Math(r"\boxed{}".to_owned()),
     ] {
         let seen = strict(reference, &wrap("18"));
         assert_eq!((seen.verdict, seen.lenient_verdict, seen.format), (Verdict::NotJudged, Verdict::NotJudged, true));
@@ -266,7 +292,8 @@ fn huge_input_is_quick() {
         "{".repeat(100_000) + &"}".repeat(100_000),
     ];
     for text in &texts {
-        for reference in [Reference::Integer(1), countdown(), Reference::Text("x".to_owned())] {
+        let math = Reference::Math(r"\sqrt{2}".to_owned());
+        for reference in [Reference::Integer(1), countdown(), Reference::Text("x".to_owned()), math] {
             for completion in [text.clone(), wrap(text)] {
                 assert!(!strict(reference.clone(), &completion).answer.is_some_and(|a| a.is_empty()));
                 lenient(reference.clone(), &completion);
