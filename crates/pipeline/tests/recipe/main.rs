@@ -213,7 +213,7 @@ fn embedded_recipes_are_valid() {
     }
     let mini = Recipe::embedded("mini-zero").unwrap();
     let zero = grpo(&mini);
-    assert_eq!((zero.num_prompts * zero.num_generations, zero.steps, zero.ref_refresh_steps), (512, 110, 25));
+    assert_eq!((zero.num_prompts * zero.num_generations, zero.steps, zero.ref_refresh_steps), (512, 105, 25));
     let labels = mini.stages.iter().filter_map(|stage| match &stage.settings {
         StageSettings::Eval(eval) => Some(eval.label.join(",")),
         _ => None,
