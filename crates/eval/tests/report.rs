@@ -53,7 +53,8 @@ fn eval(pass: [f64; 4], tokens: f64, reflective: f64) -> EvalSummary {
 }
 
 fn entry(step: u64, completion: &str, verdict: Verdict, reward: f64, reflective_words: usize) -> SampleEntry {
-    SampleEntry { step, completion: completion.into(), verdict, reward: Some(reward), reflective_words }
+    let checkpoint = if step == 0 { "base".into() } else { format!("step {step}") };
+    SampleEntry { checkpoint, step, completion: completion.into(), verdict, reward: Some(reward), reflective_words }
 }
 
 fn demo() -> ReportInput {

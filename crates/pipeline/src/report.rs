@@ -61,6 +61,9 @@ fn curves(recipe: &Recipe, paths: &RunPaths) -> Result<Vec<Curve>, PipelineError
 /// One line of `evals/LABEL.jsonl`.
 #[derive(serde::Deserialize)]
 struct Line {
+    /// Not in files of earlier versions.
+    #[serde(default)]
+    checkpoint: Option<String>,
     step: u64,
     greedy: bool,
     question: Option<String>,
@@ -73,8 +76,10 @@ fn samples(recipe: &Recipe, paths: &RunPaths) -> Result<Vec<SampleGroup>, Pipeli
     let mut problems: BTreeMap<String, Vec<Line>> = BTreeMap::new();
     for stage in &recipe.stages {
         let Ok(entries) = std::fs::read_dir(paths.stage(&stage.name)?.root().join("evals")) else { continue };
-        for file in entries.filter_map(Result::ok) {
-            let Ok(text) = std::fs::read_to_string(file.path()) else { continue };
+        let mut files: Vec<_> = entries.filter_map(Result::ok).map(|f| f.path()).collect();
+        files.sort();
+        for file in files {
+            let Ok(text) = std::fs::read_to_string(file) else { continue };
             let lines = text.lines().filter_map(|l| serde_json::from_str::<Line>(l).ok());
             for line in lines.filter(|l| !l.greedy && l.sample.sample == 0) {
                 problems.entry(line.sample.problem_id.clone()).or_default().push(line);
@@ -84,7 +89,7 @@ fn samples(recipe: &Recipe, paths: &RunPaths) -> Result<Vec<SampleGroup>, Pipeli
     let mut groups: Vec<Vec<Line>> = problems.into_values().collect();
     for g in &mut groups {
         g.sort_by_key(|l| l.step);
-        g.dedup_by_key(|l| l.step);
+        g.dedup_by(|a, b| (a.step, &a.checkpoint) == (b.step, &b.checkpoint));
     }
     let interest = |g: &Vec<Line>| {
         let (first, last) = (&g[0].sample, &g[g.len() - 1].sample);
@@ -104,7 +109,7 @@ fn samples(recipe: &Recipe, paths: &RunPaths) -> Result<Vec<SampleGroup>, Pipeli
 
 fn group(lines: Vec<Line>) -> SampleGroup {
     let reference = match &lines[0].reference {
-        Some(r) => match (r.get("integer"), r.get("number"), r.get("countdown")) {
+        Some(r) => match (r.get("integer"), r.get("number").or_else(|| r.get("math")), r.get("countdown")) {
             (Some(n), _, _) => n.to_string(),
             (_, Some(n), _) => n.as_str().unwrap_or_default().to_owned(),
             (_, _, Some(c)) => format!("any expression equal to {}", c["target"]),
@@ -119,6 +124,9 @@ fn group(lines: Vec<Line>) -> SampleGroup {
         entries: lines
             .into_iter()
             .map(|l| SampleEntry {
+                checkpoint: l
+                    .checkpoint
+                    .unwrap_or_else(|| if l.step == 0 { "base".into() } else { format!("step {}", l.step) }),
                 step: l.step,
                 completion: l.sample.text.unwrap_or_default(),
                 verdict: l.sample.verdict,

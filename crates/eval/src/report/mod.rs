@@ -38,7 +38,9 @@ pub struct Curve {
 /// One completion of a problem at some step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SampleEntry {
-    /// The training step the completion is from; 0 is the base model.
+    /// The checkpoint the completion is from.
+    pub checkpoint: String,
+    /// Its training step; 0 is a model before this training.
     pub step: u64,
     /// What the model wrote, with its tags.
     pub completion: String,

@@ -7,6 +7,9 @@ use super::html::{escape, number};
 use super::{SampleEntry, SampleGroup};
 use crate::Verdict;
 
+/// Characters of a problem that are shown.
+const LONGEST_PROBLEM: usize = 800;
+
 /// What a part of a completion is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
@@ -22,7 +25,7 @@ pub(super) fn section(page: &mut String, groups: &[SampleGroup], terms: &[String
         return;
     }
     page.push_str(
-        "<section>\n<h2>In its own words</h2>\n<p class=\"lede\">The same problem at several steps. \
+        "<section>\n<h2>In its own words</h2>\n<p class=\"lede\">The same problem for several checkpoints. \
          <mark>Marked</mark> words reconsider; the first response that has one in its thinking is framed.</p>\n",
     );
     let mut terms: Vec<&str> = terms.iter().map(String::as_str).filter(|term| !term.is_empty()).collect();
@@ -32,7 +35,7 @@ pub(super) fn section(page: &mut String, groups: &[SampleGroup], terms: &[String
             page,
             "<article class=\"group\">\n<div class=\"problem\"><span class=\"tag\">{}</span><pre>{}</pre>",
             escape(&group.family),
-            escape(group.problem.trim())
+            escape(&shortened(group.problem.trim()))
         );
         if !group.reference.is_empty() {
             let _ = write!(page, "<p>reference <b>{}</b></p>", escape(&group.reference));
@@ -48,6 +51,18 @@ pub(super) fn section(page: &mut String, groups: &[SampleGroup], terms: &[String
     page.push_str("</section>\n");
 }
 
+/// A long problem without its middle.
+fn shortened(problem: &str) -> String {
+    let chars = problem.chars().count();
+    if chars <= LONGEST_PROBLEM {
+        return problem.to_owned();
+    }
+    let half = LONGEST_PROBLEM / 2;
+    let head: String = problem.chars().take(half).collect();
+    let tail: String = problem.chars().skip(chars - half).collect();
+    format!("{head} […{} characters…] {tail}", chars - 2 * half)
+}
+
 fn card(page: &mut String, entry: &SampleEntry, reconsiders: Option<&str>, terms: &[&str]) {
     let (class, verdict) = match entry.verdict {
         Verdict::Correct => ("ok", "correct"),
@@ -55,14 +70,9 @@ fn card(page: &mut String, entry: &SampleEntry, reconsiders: Option<&str>, terms
         Verdict::NotJudged => ("open", "not judged"),
     };
     let frame = if reconsiders.is_some() { " aha" } else { "" };
-    let _ = write!(page, "<div class=\"card sample{frame}\">\n<div class=\"bar-top\"><b>");
-    match entry.step {
-        0 => page.push_str("base"),
-        step => {
-            let _ = write!(page, "step {step}");
-        }
-    }
-    let _ = write!(page, "</b><span class=\"badge {class}\">{verdict}</span>");
+    let checkpoint = escape(&entry.checkpoint);
+    let _ = write!(page, "<div class=\"card sample{frame}\">\n<div class=\"bar-top\"><b>{checkpoint}</b>");
+    let _ = write!(page, "<span class=\"badge {class}\">{verdict}</span>");
     if let Some(reward) = entry.reward {
         let _ = write!(page, "<span class=\"reward\">reward {}</span>", number(reward));
     }
@@ -223,6 +233,7 @@ mod tests {
 
     fn entry(step: u64, completion: &str) -> SampleEntry {
         SampleEntry {
+            checkpoint: if step == 0 { "base".into() } else { format!("step {step}") },
             step,
             completion: completion.into(),
             verdict: Verdict::Correct,
