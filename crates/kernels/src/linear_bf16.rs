@@ -1,6 +1,6 @@
 //! Linear layers in bf16: operands rounded to bf16, sums in f32, the three products of `linear` in the same shapes.
 //!
-//! Weights are rounded once per version into two packed copies (see [`Packed`]); activations are rounded on the fly, a block
+//! Weights are rounded once per version into packed copies (see [`Packed`]); activations are rounded on the fly, a block
 //! that fits the second-level cache at a time. As in f32, a sum runs over its contraction in ascending order (pair by pair),
 //! so no result depends on how the work was split.
 
@@ -11,8 +11,16 @@ use crate::cpu::operand::{as_f32, as_u32};
 use crate::par::{self, Shared};
 use crate::scratch;
 use std::cell::RefCell;
+use std::ops::Range;
 use std::thread::LocalKey;
 
+/// Matrices of at least as many values are packed for the input gradient whenever it is made: the second copy would be a
+/// third of what training keeps per weight in bf16, and packing costs a hundredth of a product over a thousand tokens.
+const LARGE: usize = 1 << 19;
+/// Matrices with more rows keep the copy all the same: the gradient of an output head comes in chunks of few tokens.
+const TALL: usize = 1 << 14;
+/// Words of a large matrix packed at a time for the input gradient.
+const BACKWARD_WORDS: usize = 8 << 20;
 /// Bytes of rounded activations that one task keeps before it walks the weights.
 const BLOCK_BYTES: usize = 384 << 10;
 /// Tokens summed before a weight-gradient tile goes back to memory.
@@ -25,6 +33,7 @@ const LINES: usize = 32;
 thread_local! {
     static ROWS: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
     static PANEL: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+    static WEIGHT: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A buffer of this thread with `len` words.
@@ -42,7 +51,8 @@ fn with_scratch<R>(key: &'static LocalKey<RefCell<Vec<u32>>>, len: usize, f: imp
 pub struct Packed {
     /// Pairs along k, for y = x W^T: `[ceil(n/32)][ceil(k/2)][32]`.
     forward: Vec<u32>,
-    /// Pairs along n, for d_x = d_y W: `[ceil(k/32)][ceil(n/32) 16][32]`; empty where no gradient flows.
+    /// Pairs along n, for d_x = d_y W: `[ceil(k/32)][ceil(n/32) 16][32]`; empty where no gradient flows, and for
+    /// large matrices, which are packed from `forward` when they are needed.
     backward: Vec<u32>,
 }
 
@@ -62,26 +72,10 @@ impl Packed {
                 interleave(out, row(2 * p), if 2 * p + 1 < k { row(2 * p + 1) } else { &zeros });
             }
         });
-        self.backward.resize(if with_backward { k.div_ceil(NR) * count * (NR / 2) * NR } else { 0 }, 0);
-        if !with_backward {
-            return;
-        }
-        let to = Shared::new(as_f32(&mut self.backward));
-        par::ranges(k.div_ceil(NR), 1, |range| {
-            let mut rounded = [0u32; NR / 2];
-            for block in range {
-                // SAFETY: each task owns its panels.
-                let out = as_u32(unsafe { to.slice(block * count * (NR / 2) * NR, count * (NR / 2) * NR) });
-                for panel in 0..count {
-                    for j in block * NR..((block + 1) * NR).min(k) {
-                        pair_rows_of_panel(&mut rounded, &panels[(panel * k + j) * NR..][..NR]);
-                        for (q, pair) in rounded.iter().enumerate() {
-                            out[(panel * (NR / 2) + q) * NR + j % NR] = *pair;
-                        }
-                    }
-                }
-            }
-        });
+        let keep = with_backward && keeps_backward(n, k);
+        let blocks = if keep { k.div_ceil(NR) } else { 0 };
+        self.backward.resize(blocks * count * (NR / 2) * NR, 0);
+        pack_backward(&mut self.backward, &self.forward, n, k, 0..blocks);
     }
 
     /// Bytes of both copies.
@@ -90,12 +84,32 @@ impl Packed {
     }
 }
 
-fn pair_rows_of_panel(dst: &mut [u32; NR / 2], src: &[f32]) {
-    let mut words = [0u16; NR];
-    crate::cpu::bf16::halve(&mut words, src);
-    for (d, w) in dst.iter_mut().zip(words.chunks_exact(2)) {
-        *d = u32::from(w[0]) | u32::from(w[1]) << 16;
-    }
+/// Whether the copy for the input gradient is kept between products.
+fn keeps_backward(n: usize, k: usize) -> bool {
+    n * k < LARGE || n > TALL
+}
+
+/// Pairs along n of the columns in `blocks` (32 columns each), from pairs along k: both halves of two neighbouring rows
+/// change places, no value is rounded again.
+fn pack_backward(out: &mut [u32], forward: &[u32], n: usize, k: usize, blocks: Range<usize>) {
+    let (count, pairs, words) = (n.div_ceil(NR), k.div_ceil(2), n.div_ceil(NR) * (NR / 2) * NR);
+    assert!(out.len() >= blocks.len() * words, "bf16 linear backward: room");
+    let to = Shared::new(as_f32(out));
+    let panels = blocks.len() * count;
+    par::ranges(panels, 64, |range| {
+        for at in range {
+            let (block, panel) = (blocks.start + at / count, at % count);
+            // SAFETY: each task owns its panels.
+            let out = as_u32(unsafe { to.slice(at * (NR / 2) * NR, (NR / 2) * NR) });
+            for p in block * (NR / 2)..((block + 1) * (NR / 2)).min(pairs) {
+                let (line, lane) = (&forward[(panel * pairs + p) * NR..][..NR], p % (NR / 2) * 2);
+                for (q, rows) in line.chunks_exact(2).enumerate() {
+                    out[q * NR + lane] = rows[0] & 0xffff | rows[1] << 16;
+                    out[q * NR + lane + 1] = rows[0] >> 16 | rows[1] & 0xffff_0000;
+                }
+            }
+        }
+    });
 }
 
 /// y `[m, n]` = x `[m, k]` W^T, or y += x W^T with `add` (the product is summed first, then added).
@@ -106,9 +120,23 @@ pub fn forward(y: &mut [f32], x: &[f32], w: &Packed, n: usize, k: usize, add: bo
 
 /// d_x `[m, k]` += d_y `[m, n]` W, or = without `add`.
 pub fn backward_input(d_x: &mut [f32], d_y: &[f32], w: &Packed, n: usize, k: usize, add: bool) {
-    let pairs = n.div_ceil(NR) * (NR / 2);
-    assert_eq!(w.backward.len(), k.div_ceil(NR) * pairs * NR, "bf16 linear backward: packed weights");
-    product(d_x, d_y, &w.backward, k, n, pairs, add);
+    let (pairs, blocks) = (n.div_ceil(NR) * (NR / 2), k.div_ceil(NR));
+    if keeps_backward(n, k) {
+        assert_eq!(w.backward.len(), blocks * pairs * NR, "bf16 linear backward: packed weights");
+        return product(d_x, d_y, &w.backward, k, n, pairs, add);
+    }
+    assert!(w.forward.len() == n.div_ceil(NR) * k.div_ceil(2) * NR, "bf16 linear backward: packed weights");
+    assert!(d_x.len() == d_y.len() / n * k, "bf16 linear backward: shapes");
+    let (step, start) = ((BACKWARD_WORDS / (pairs * NR)).clamp(1, blocks), if add { Start::Add } else { Start::Zero });
+    let out = Shared::new(d_x);
+    with_scratch(&WEIGHT, step * pairs * NR, |panels| {
+        for first in (0..blocks).step_by(step) {
+            let end = (first + step).min(blocks);
+            pack_backward(panels, &w.forward, n, k, first..end);
+            let (from, width) = (first * NR, (end * NR).min(k) - first * NR);
+            products(&[Target { out, from, row: k, panels, n: width }], d_y, n, pairs, start);
+        }
+    });
 }
 
 /// y_i `[m, n_i]` = x `[m, k]` W_i^T for several matrices.
@@ -117,14 +145,17 @@ pub fn forward_all(outputs: &mut [(&mut [f32], &Packed, usize)], x: &[f32], k: u
     let mut targets = Vec::with_capacity(outputs.len());
     for (y, w, n) in outputs {
         assert!(w.forward.len() == n.div_ceil(NR) * k.div_ceil(2) * NR && y.len() == m * *n, "bf16 linear: shapes");
-        targets.push(Target { out: Shared::new(y), panels: &w.forward, n: *n });
+        targets.push(Target { out: Shared::new(y), from: 0, row: *n, panels: &w.forward, n: *n });
     }
     products(&targets, x, k, k.div_ceil(2), Start::Zero);
 }
 
-/// Where a product goes, and the matrix it is made with: panels `[ceil(n/32)][pairs][32]`.
+/// Where a product goes (columns `from..from + n` of rows of `row` values), and the matrix it is made with: panels
+/// `[ceil(n/32)][pairs][32]`.
 struct Target<'a> {
     out: Shared,
+    from: usize,
+    row: usize,
     panels: &'a [u32],
     n: usize,
 }
@@ -133,7 +164,7 @@ struct Target<'a> {
 fn product(y: &mut [f32], x: &[f32], panels: &[u32], n: usize, k: usize, pairs: usize, add: bool) {
     assert!(y.len() == x.len() / k * n, "bf16 linear: shapes");
     let start = if add { Start::Add } else { Start::Zero };
-    products(&[Target { out: Shared::new(y), panels, n }], x, k, pairs, start);
+    products(&[Target { out: Shared::new(y), from: 0, row: n, panels, n }], x, k, pairs, start);
 }
 
 fn products(targets: &[Target], x: &[f32], k: usize, pairs: usize, start: Start) {
@@ -143,7 +174,7 @@ fn products(targets: &[Target], x: &[f32], k: usize, pairs: usize, start: Start)
     let ld = (k / 2 + 1).max(pairs).next_multiple_of(16) + 16;
     let block = (BLOCK_BYTES / (ld * 4) / TILE * TILE).clamp(2 * TILE, 16 * TILE);
     let count: usize = targets.iter().map(|t| t.n.div_ceil(NR)).sum();
-    let run = |rows: std::ops::Range<usize>, cols: std::ops::Range<usize>| {
+    let run = |rows: Range<usize>, cols: Range<usize>| {
         with_scratch(&ROWS, block.min(rows.len()) * ld, |scratch| {
             let mut r = rows.start;
             while r < rows.end {
@@ -153,7 +184,7 @@ fn products(targets: &[Target], x: &[f32], k: usize, pairs: usize, start: Start)
                     row[k.div_ceil(2)..pairs.max(k.div_ceil(2))].fill(0);
                 }
                 let mut first = 0;
-                for Target { out, panels, n } in targets {
+                for Target { out, from, row, panels, n } in targets {
                     let own = n.div_ceil(NR);
                     for p in cols.start.max(first)..cols.end.min(first + own) {
                         let p = p - first;
@@ -162,7 +193,7 @@ fn products(targets: &[Target], x: &[f32], k: usize, pairs: usize, start: Start)
                         let b = panels[p * pairs * NR..].as_ptr().cast();
                         // SAFETY: scratch holds m rows of ld words, panel p exists (asserted); tasks own disjoint rows or
                         // columns.
-                        unsafe { gemm_bf16(e, a, b, NR, out.at(r * n + p * NR), *n, start) };
+                        unsafe { gemm_bf16(e, a, b, NR, out.at(r * row + from + p * NR), *row, start) };
                     }
                     first += own;
                 }
@@ -342,7 +373,9 @@ mod tests {
 
     #[test]
     fn all_three_products_equal_the_reference_of_rounded_operands_on_odd_shapes() {
-        for (m, n, k) in [(1, 5, 3), (3, 32, 40), (33, 70, 17), (100, 31, 65), (300, 64, 24), (1100, 33, 14)] {
+        for (m, n, k) in
+            [(1, 5, 3), (3, 32, 40), (33, 70, 17), (100, 31, 65), (300, 64, 24), (1100, 33, 14), (40, 530, 1001)]
+        {
             let (x, w, d_y) = (noise(m * k, 1), noise(n * k, 2), noise(m * n, 3));
             let mut packed = Packed::default();
             packed.pack(&Layout::Panels { n, k }.store(w.clone()), n, k, true);
