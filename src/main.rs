@@ -36,6 +36,8 @@ enum Command {
     Eval(cmd::eval::Args),
     Generate(cmd::generate::Args),
     Grade(cmd::grade::Args),
+    Curate(cmd::curate::Args),
+    Annotate(cmd::annotate::Args),
     Chat(cmd::chat::Args),
     #[cfg(target_os = "linux")]
     Sandbox(cmd::sandbox::Args),
@@ -57,6 +59,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Eval(args) => cmd::eval::run(args),
         Command::Generate(args) => cmd::generate::run(args),
         Command::Grade(args) => cmd::grade::run(args),
+        Command::Curate(args) => cmd::curate::run(args),
+        Command::Annotate(args) => cmd::annotate::run(args),
         Command::Chat(args) => cmd::chat::run(args),
         #[cfg(target_os = "linux")]
         Command::Sandbox(args) => cmd::sandbox::run(args),

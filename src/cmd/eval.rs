@@ -23,12 +23,12 @@ use std::time::Instant;
 /// Measure a model on tasks: pass@1 with its standard error, pass@16, cons@16, lengths, behaviours.
 ///
 /// With --data alone, what is measured on is the tenth of it that `aha grpo --data` holds out; with --eval-data, all of
-/// that file. Generated tasks (mini and its families) need neither.
+/// that file. Generated tasks (those named mini, and families) need neither.
 #[derive(clap::Args)]
 pub struct Args {
     /// A Hugging Face folder or a GGUF file.
     model: PathBuf,
-    /// Tasks, separated by commas: gsm8k, jsonl, mini, or families of mini.
+    /// Tasks, separated by commas: gsm8k, jsonl, mini, families of mini, mini-code, mini-general, mini-r1.
     #[arg(long, value_name = "NAME[,..]", value_delimiter = ',', required = true)]
     task: Vec<String>,
     /// Problems, one JSON object per line, of which a tenth is held out [default: none].

@@ -22,7 +22,7 @@ pub struct Args {
     /// The model to train: a Hugging Face folder (safetensors, tokenizer.json) or a GGUF file.
     #[arg(long, value_name = "DIR_OR_GGUF")]
     model: String,
-    /// The task that gives problems and verdicts: gsm8k, jsonl, mini, or a family of mini.
+    /// The task that gives problems and verdicts: gsm8k, jsonl, mini, a family of mini, mini-code, mini-general, mini-r1.
     #[arg(long)]
     task: String,
     /// Problems to train on, one JSON object per line (or a folder with train.jsonl and test.jsonl); without --eval-data

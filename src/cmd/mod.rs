@@ -1,8 +1,10 @@
 //! The commands, one file each: its arguments and `run`.
 
+pub mod annotate;
 pub mod bench;
 pub mod chat;
 pub mod cost;
+pub mod curate;
 pub mod eval;
 pub mod generate;
 pub mod grade;

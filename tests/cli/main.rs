@@ -1,8 +1,11 @@
 //! Black-box tests over the built binary: arguments, exit codes, messages, files.
 #![allow(clippy::unwrap_used)]
 
+mod annotate;
 mod arguments;
 mod cost;
+mod curate;
+mod curation_stages;
 mod errors;
 mod extend;
 mod grade;

@@ -42,7 +42,8 @@ pub struct SampleRecord {
     pub response_tokens: usize,
     /// Reflective words in the response.
     pub reflective_words: usize,
-    /// Share of the response in the language of its problem, 0 to 1, where that can be told.
+    /// Share of the chain of thought in the language of its problem, 0 to 1, where that can be told; of the whole response
+    /// where there is no thought.
     pub language_consistency: Option<f64>,
     /// Whether languages are mixed in it.
     pub mixed_language: bool,

@@ -4,6 +4,7 @@ use crate::record::{SampleRecord, Verdict};
 use aha_engine::sampler::mix;
 use aha_engine::{Control, EngineConfig, EngineError, FinishReason, Request, SamplingParams, generate};
 use aha_model::Decoder;
+use aha_tasks::format::chain_of_thought;
 use aha_tasks::{Language, Problem, Prompter, Split, Task, TaskError, text};
 
 /// What is sampled.
@@ -98,6 +99,9 @@ fn record(
     tokens: usize,
 ) -> SampleRecord {
     let judgement = task.judge(problem, &text, finished);
+    // R1's measure looks at the chain of thought: an answer may have to be in another language. Where no tag says which part
+    // that is, and where there is no thought, it looks at everything.
+    let thought = chain_of_thought(&text, task.prefilled_think()).filter(|t| !t.trim().is_empty()).unwrap_or(&text);
     SampleRecord {
         problem_id: problem.id.clone(),
         family: problem.family.clone(),
@@ -114,8 +118,8 @@ fn record(
         finished,
         response_tokens: tokens,
         reflective_words: text::reflective_words(&text),
-        language_consistency: text::language_consistency(&text, problem.language),
-        mixed_language: text::is_mixed(&text, problem.language),
+        language_consistency: text::language_consistency(thought, problem.language),
+        mixed_language: text::is_mixed(thought, problem.language),
         text: Some(text),
     }
 }

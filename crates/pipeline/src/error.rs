@@ -40,6 +40,14 @@ pub enum PipelineError {
         /// What happened.
         source: EvalError,
     },
+    /// Candidates, their filters or their files.
+    #[error("stage {stage}: {source}")]
+    Curate {
+        /// The stage.
+        stage: String,
+        /// What happened.
+        source: aha_curate::CurateError,
+    },
     /// Anything else about a stage.
     #[error("stage {stage}: {problem}")]
     Stage {

@@ -1,10 +1,8 @@
 //! Shapes of a completion besides R1-Zero's exact one (`extract::well_formed`): R1's, where the answer is whatever follows
 //! the thinking (DeepSeek-R1, section 2.3), and lenient readings of both. A template may have opened the thinking already.
 
-const THINK_OPEN: &str = "<think>";
-const THINK_CLOSE: &str = "</think>";
-const ANSWER_OPEN: &str = "<answer>";
-const ANSWER_CLOSE: &str = "</answer>";
+use crate::extract::{ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN, tagged_answer, well_formed};
+use crate::problem::{Language, Problem, Reference};
 
 /// The chain of thought: what stands before the first closing tag, after an opening one where there is one; the whole text
 /// when nothing closes it and it was opened; none when no tag says where it is.
@@ -45,9 +43,58 @@ pub fn zero_shape_lenient(completion: &str) -> bool {
         .is_some_and(|(inside, rest)| !inside.trim().is_empty() && !rest.contains(THINK_CLOSE))
 }
 
+/// From R1-Zero's format to R1's: the chain, then one line that ends in the answer. Programs stand in backquotes, requests are
+/// answered by their answer alone; everything else by a short sentence in the question's language. None when the completion
+/// has not exactly R1-Zero's format, or an answer of several lines.
+pub fn to_house(problem: &Problem, completion: &str, prefilled_think: bool) -> Option<String> {
+    if !well_formed(completion, prefilled_think) {
+        return None;
+    }
+    let chain = chain_of_thought(completion, prefilled_think)?;
+    let answer = tagged_answer(completion, prefilled_think)?;
+    let opening = if prefilled_think { "" } else { THINK_OPEN };
+    let sentence = match problem.language {
+        Language::English => "The answer is ",
+        Language::Chinese => "答案是",
+    };
+    let summary = match &problem.reference {
+        Reference::Check(_) => answer.to_owned(),
+        _ if answer.contains('\n') => return None,
+        Reference::Program { .. } => format!("{sentence}`{}`", answer.trim_matches('`')),
+        _ => format!("{sentence}{answer}"),
+    };
+    Some(format!("{opening}{chain}{THINK_CLOSE}{summary}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_house_format_keeps_chain_and_answer() {
+        let mut problem = Problem {
+            id: String::new(),
+            family: String::new(),
+            language: Language::English,
+            question: String::new(),
+            reference: Reference::Integer(7),
+            columns: serde_json::Map::new(),
+        };
+        let zero = "<think>3+4=7.\n</think> <answer> 7 </answer>";
+        assert_eq!(to_house(&problem, zero, false).as_deref(), Some("<think>3+4=7.\n</think>The answer is 7"));
+        assert_eq!(to_house(&problem, &zero[7..], true).as_deref(), Some("3+4=7.\n</think>The answer is 7"));
+        assert_eq!(to_house(&problem, "<think>a</think>7", false), None);
+        assert_eq!(to_house(&problem, "<think>a</think><answer>7\n8</answer>", false), None);
+        problem.language = Language::Chinese;
+        assert_eq!(to_house(&problem, zero, false).as_deref(), Some("<think>3+4=7.\n</think>答案是7"));
+        problem.reference = Reference::Program { shown: Vec::new(), hidden: Vec::new() };
+        let code = "<think>a</think><answer>def f(x):return x</answer>";
+        let house = to_house(&problem, code, false);
+        assert_eq!(house.as_deref(), Some("<think>a</think>答案是`def f(x):return x`"));
+        problem.reference = Reference::Check(crate::Check::Refused(true));
+        let text = "<think></think><answer>Sorry.</answer>";
+        assert_eq!(to_house(&problem, text, false).as_deref(), Some("<think></think>Sorry."));
+    }
 
     #[test]
     fn thoughts() {

@@ -3,11 +3,14 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::check::Check;
 use crate::expression::Expression;
-use crate::extract::{lenient_answers, tagged_answer, unboxed, well_formed};
+use crate::extract::{ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, lenient_answers, tagged_answer, unboxed, well_formed};
+use crate::format::r1_shape;
 use crate::math::{GradeOptions, Grader};
 use crate::number::{canonical_number, numbers_in};
 use crate::problem::{Judgement, Problem, Reference, Verdict};
+use crate::program::{Example, Fault, Program};
 
 /// Where the answer has to stand to count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +21,9 @@ pub enum AnswerPlace {
     Tags,
     /// The last thing that looks like an answer: tags, a box, "the answer is", "####", else the last number.
     Lenient,
+    /// In what follows the thinking, which must have R1's shape: there the last thing that looks like an answer, or all of it
+    /// where the reference looks at whole answers. R1-Zero's tags are such a thing, so both formats are read.
+    Summary,
 }
 
 /// How to judge.
@@ -43,8 +49,12 @@ struct Reading {
 /// normalised decimals, countdown expressions are their value with the numbers they use, text is itself. Of mathematics only
 /// rational numbers have one form however they are written; the rest is its text.
 pub fn judge(problem: &Problem, completion: &str, finished: bool, options: &JudgeOptions) -> Judgement {
+    let format = finished
+        && match options.place {
+            AnswerPlace::Summary => r1_shape(completion, options.prefilled_think),
+            AnswerPlace::Tags | AnswerPlace::Lenient => well_formed(completion, options.prefilled_think),
+        };
     let Some(wanted) = Wanted::new(&problem.reference) else {
-        let format = finished && well_formed(completion, options.prefilled_think);
         return Judgement { verdict: Verdict::NotJudged, lenient_verdict: Verdict::NotJudged, answer: None, format };
     };
     if !finished {
@@ -55,20 +65,17 @@ pub fn judge(problem: &Problem, completion: &str, finished: bool, options: &Judg
             format: false,
         };
     }
-    let strict = tagged_answer(completion, options.prefilled_think).map(|text| wanted.read(text));
+    let strict = || tagged_answer(completion, options.prefilled_think).map(|text| wanted.read(text));
+    let summary = || format.then(|| after_thought(completion)).and_then(|text| wanted.read_leniently(text));
     let lenient = wanted.read_leniently(completion);
     let verdict_of = |reading: &Option<Reading>| reading.as_ref().map_or(Verdict::Incorrect, |r| r.verdict);
     let lenient_verdict = verdict_of(&lenient);
     let chosen = match options.place {
-        AnswerPlace::Tags => strict,
+        AnswerPlace::Tags => strict(),
         AnswerPlace::Lenient => lenient,
+        AnswerPlace::Summary => summary(),
     };
-    Judgement {
-        verdict: verdict_of(&chosen),
-        lenient_verdict,
-        answer: chosen.map(|r| r.canonical),
-        format: well_formed(completion, options.prefilled_think),
-    }
+    Judgement { verdict: verdict_of(&chosen), lenient_verdict, answer: chosen.map(|r| r.canonical), format }
 }
 
 /// A reference that has been checked.
@@ -77,6 +84,8 @@ enum Wanted<'a> {
     Countdown { numbers: &'a [i64], target: i64 },
     Text(&'a str),
     Math(Box<Grader>),
+    Program { shown: &'a [Example], hidden: &'a [Example] },
+    Check(&'a Check),
 }
 
 impl<'a> Wanted<'a> {
@@ -89,6 +98,9 @@ impl<'a> Wanted<'a> {
             }
             Reference::Text(text) => Some(text.trim()).filter(|t| !t.is_empty()).map(Self::Text),
             Reference::Math(text) => Grader::new(text, GradeOptions::default()).map(|g| Self::Math(Box::new(g))),
+            Reference::Program { shown, hidden } => (!hidden.is_empty()).then_some(Self::Program { shown, hidden }),
+            Reference::Check(Check::Open { .. }) => None,
+            Reference::Check(check) => Some(Self::Check(check)),
         }
     }
 
@@ -109,6 +121,11 @@ impl<'a> Wanted<'a> {
             },
             Self::Text(wanted) => Reading { verdict: verdict(text == *wanted), canonical: text.to_owned() },
             Self::Math(grader) => Reading { verdict: grader.compare(text), canonical: grader.canonical(text) },
+            Self::Program { shown, hidden } => program(text, shown, hidden),
+            Self::Check(check) => Reading {
+                verdict: verdict(check.holds(text)),
+                canonical: text.split_whitespace().collect::<Vec<_>>().join(" "),
+            },
         }
     }
 
@@ -118,6 +135,10 @@ impl<'a> Wanted<'a> {
         if let Self::Math(grader) = self {
             let graded = grader.grade(completion);
             return graded.answer.map(|text| Reading { verdict: graded.verdict, canonical: grader.canonical(&text) });
+        }
+        if let Self::Check(_) = self {
+            let text = summary(completion);
+            return (!text.is_empty()).then(|| self.read(text));
         }
         let places = lenient_answers(completion);
         let by_place = places.iter().find_map(|text| {
@@ -134,11 +155,13 @@ impl<'a> Wanted<'a> {
                     let trimmed = text.trim_end_matches(['.', '。']).trim();
                     (!text.is_empty()).then(|| self.read(if text == *wanted { text } else { trimmed }))
                 }
-                Self::Math(_) => None,
+                Self::Program { .. } => Some(self.read(text.trim_end_matches(['.', '。']))),
+                Self::Math(_) | Self::Check(_) => None,
             }
         });
         by_place.or_else(|| match self {
             Self::Number(_) => numbers_in(completion).pop().map(|n| self.read(&n)),
+            Self::Program { .. } => Some(last_code(completion)).filter(|c| !c.is_empty()).map(|code| self.read(code)),
             _ => None,
         })
     }
@@ -154,6 +177,45 @@ fn number_in_phrase(text: &str) -> Option<String> {
 
 fn verdict(right: bool) -> Verdict {
     if right { Verdict::Correct } else { Verdict::Incorrect }
+}
+
+/// What a program does on all examples; the same outputs are the same answer.
+fn program(text: &str, shown: &[Example], hidden: &[Example]) -> Reading {
+    let program = match Program::parse(text) {
+        Ok(program) => program,
+        Err(Fault::Unsupported) => return Reading { verdict: Verdict::NotJudged, ..unreadable(text) },
+        Err(Fault::Syntax | Fault::Raises) => return unreadable(text),
+    };
+    let verdict = match program.passes(shown.iter().chain(hidden)) {
+        Some(right) => verdict(right),
+        None => Verdict::NotJudged,
+    };
+    let outputs = shown.iter().chain(hidden).map(|e| match program.call(&e.input) {
+        Ok(value) => value.to_string(),
+        Err(fault) => format!("{fault:?}"),
+    });
+    Reading { verdict, canonical: outputs.collect::<Vec<_>>().join(";") }
+}
+
+/// The last piece of code in backquotes after the thinking; all of the text when there is none.
+fn last_code(completion: &str) -> &str {
+    let text = summary(completion);
+    let inline = || text.rsplit_once('`').and_then(|(before, _)| before.rsplit_once('`')).map(|(_, code)| code);
+    let fenced = || text.rsplit_once("```").and_then(|(before, _)| before.rsplit_once("```")).map(|(_, code)| code);
+    let code = if text.contains("```") { fenced() } else { inline() }.unwrap_or(text);
+    code.strip_prefix("python\n").unwrap_or(code).trim()
+}
+
+/// What follows the thinking.
+fn after_thought(completion: &str) -> &str {
+    completion.rsplit_once(THINK_CLOSE).map_or(completion, |(_, after)| after).trim()
+}
+
+/// What follows the thinking, without R1-Zero's tags around it.
+pub fn summary(completion: &str) -> &str {
+    let after = after_thought(completion);
+    let inside = after.strip_prefix(ANSWER_OPEN).and_then(|t| t.strip_suffix(ANSWER_CLOSE));
+    inside.unwrap_or(after).trim()
 }
 
 /// An answer that cannot be read as what is wanted: wrong, and for voting its own text without spaces, shortened.

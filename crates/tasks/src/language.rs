@@ -230,7 +230,9 @@ impl TextLanguage {
             Script::Han if japanese && all.of(Script::Kana) > 0 => Script::Kana,
             other => other,
         };
-        let certain = |info: &whatlang::Info| info.is_reliable() || words >= 12;
+        // English questions of a dozen words are taken for Danish or French at confidences up to 0.45.
+        let enough = |info: &whatlang::Info| words >= 12 && (script != Script::Latin || info.confidence() >= 0.5);
+        let certain = |info: &whatlang::Info| info.is_reliable() || words >= 40 || enough(info);
         let lang = identify(&text, script).filter(certain).map(|i| i.lang());
         (words > 0).then_some(Self { script, lang })
     }

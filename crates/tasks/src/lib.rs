@@ -1,6 +1,7 @@
 //! Tasks: problems, prompts, references, verdicts and rewards. The same object drives reinforcement learning, rejection
 //! sampling, distillation and evaluation.
 
+pub mod check;
 pub mod error;
 pub mod expression;
 pub mod extract;
@@ -15,15 +16,17 @@ pub mod needle;
 pub mod number;
 pub mod open;
 pub mod problem;
+pub mod program;
 pub mod prompt;
 pub mod prompter;
 pub mod repetition;
 pub mod reward;
 pub mod text;
 
+pub use check::Check;
 pub use error::TaskError;
 pub use judge::{AnswerPlace, JudgeOptions, judge};
-pub use open::{TaskOptions, open_task, task_names};
+pub use open::{Shares, TaskOptions, open_task, task_names};
 pub use problem::{Judgement, Language, Problem, Reference, Split, Task, Verdict};
 pub use prompt::{PromptStyle, render_base};
 pub use prompter::Prompter;

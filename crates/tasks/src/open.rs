@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::jsonl::Jsonl;
 use crate::judge::{AnswerPlace, JudgeOptions};
-use crate::mini::{Family, MiniTask};
+use crate::mini::{Family, MiniTask, Topic};
 use crate::needle::{self, NeedleOptions, NeedleTask};
 use crate::{Task, TaskError, gsm8k};
 
@@ -28,6 +28,10 @@ pub struct TaskOptions {
     pub prefilled_think: bool,
     /// Share of questions in Chinese, from 0 to 1, for generated tasks.
     pub chinese: Option<f64>,
+    /// Shares of puzzles, programs and requests, for `mini-r1`.
+    pub shares: Option<Shares>,
+    /// The model's own name, for requests.
+    pub model_name: Option<String>,
     /// Lengths of the haystack in tokens, for `needle`.
     pub lengths: Option<Vec<usize>>,
     /// Depths of the needle from 0 to 1, for `needle`.
@@ -36,13 +40,54 @@ pub struct TaskOptions {
     pub bytes_per_token: Option<f64>,
 }
 
+/// Shares of the groups of problems of `mini-r1`; only their proportions count, and a group without a share is left out.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Shares {
+    /// Puzzles.
+    pub reasoning: f64,
+    /// Programming exercises.
+    pub code: f64,
+    /// Requests.
+    pub general: f64,
+}
+
+impl Default for Shares {
+    fn default() -> Self {
+        Shares { reasoning: 0.5, code: 0.2, general: 0.3 }
+    }
+}
+
+impl Shares {
+    fn of(&self, topic: Topic) -> f64 {
+        match topic {
+            Topic::Puzzle(_) => self.reasoning,
+            Topic::Code => self.code,
+            Topic::General(_) => self.general,
+        }
+    }
+}
+
+/// The tasks that are made of the miniature world, and what each holds.
+const MINI: [&str; 4] = ["mini", "mini-code", "mini-general", "mini-r1"];
+
+fn mini_topics(name: &str) -> Vec<Topic> {
+    let belongs = |topic: &Topic| match topic {
+        Topic::Puzzle(_) => matches!(name, "mini" | "mini-r1"),
+        Topic::Code => matches!(name, "mini-code" | "mini-r1"),
+        Topic::General(_) => matches!(name, "mini-general" | "mini-r1"),
+    };
+    Topic::all().into_iter().filter(belongs).collect()
+}
+
 /// Every name [`open_task`] knows.
 pub fn task_names() -> Vec<&'static str> {
     let families = Family::ALL.into_iter().map(Family::name);
-    ["mini", needle::NAME, gsm8k::NAME, "jsonl"].into_iter().chain(families).collect()
+    MINI.into_iter().chain([needle::NAME, gsm8k::NAME, "jsonl"]).chain(families).collect()
 }
 
-/// Opens a task: `mini` (the generated families together), one of its families, `needle`, `gsm8k`, or `jsonl`.
+/// Opens a task: `mini` (the generated puzzles together), one of its families, `mini-code`, `mini-general`, `mini-r1` (all
+/// three), `needle`, `gsm8k`, or `jsonl`.
 ///
 /// # Errors
 /// An unknown name (the nearest known one comes first in the message), a setting that is missing, wrong or of no use to the
@@ -57,19 +102,19 @@ pub fn open_task(name: &str, seed: u64, options: &TaskOptions) -> Result<Box<dyn
         return refuse(name, "takes no lengths, depths and bytes_per_token; they belong to \"needle\"".to_owned());
     }
     let family = Family::parse(name);
-    if name == "mini" || family.is_some() {
-        let families = mini_families(name, family, options)?;
-        let chinese = options.chinese.unwrap_or(CHINESE);
-        if !(0.0..=1.0).contains(&chinese) {
-            return refuse(name, format!("chinese = {chinese} must lie between 0 and 1"));
-        }
-        return Ok(Box::new(MiniTask::new(name, seed, families, chinese, judge(AnswerPlace::Tags))));
+    if MINI.contains(&name) || family.is_some() {
+        // Requests are answered with whole texts, so what follows the thinking is the answer.
+        let place = if matches!(name, "mini-general" | "mini-r1") { AnswerPlace::Summary } else { AnswerPlace::Tags };
+        return Ok(Box::new(mini(name, family, seed, options, judge(place))?));
     }
     if name != gsm8k::NAME && name != "jsonl" {
         return Err(TaskError::Unknown { name: name.to_owned(), known: nearest_first(name, &task_names()).join(", ") });
     }
     if options.families.is_some() || options.chinese.is_some() {
         return refuse(name, "takes no families and no share of Chinese; they belong to \"mini\"".to_owned());
+    }
+    if options.shares.is_some() || options.model_name.is_some() {
+        return refuse(name, "takes no shares and no model_name; they belong to \"mini-r1\"".to_owned());
     }
     let (train, eval) = files(name, options)?;
     let (train, eval, judge) = (train.as_deref(), eval.as_deref(), judge(AnswerPlace::Lenient));
@@ -87,7 +132,7 @@ fn refuse<T>(task: &str, problem: String) -> Result<T, TaskError> {
 /// The needle task with its lengths and depths.
 fn needle(options: &TaskOptions, seed: u64, judge: JudgeOptions) -> Result<Box<dyn Task>, TaskError> {
     let foreign = options.data.is_some() || options.eval_data.is_some() || options.families.is_some();
-    if foreign || options.chinese.is_some() {
+    if foreign || options.chinese.is_some() || options.shares.is_some() || options.model_name.is_some() {
         return refuse(needle::NAME, "takes lengths, depths and bytes_per_token; leave the others out".to_owned());
     }
     let defaults = NeedleOptions::default();
@@ -99,41 +144,79 @@ fn needle(options: &TaskOptions, seed: u64, judge: JudgeOptions) -> Result<Box<d
     Ok(Box::new(NeedleTask::new(seed, options, judge)?))
 }
 
-/// The families of a generated task.
-fn mini_families(name: &str, family: Option<Family>, options: &TaskOptions) -> Result<Vec<Family>, TaskError> {
+/// A task of the miniature world.
+fn mini(
+    name: &str,
+    family: Option<Family>,
+    seed: u64,
+    options: &TaskOptions,
+    judge: JudgeOptions,
+) -> Result<MiniTask, TaskError> {
     if options.data.is_some() || options.eval_data.is_some() {
         return refuse(name, "makes its own problems and takes no data; leave data and eval_data out".to_owned());
     }
-    match (family, &options.families) {
-        (Some(family), None) => Ok(vec![family]),
+    let mut topics = match (family, &options.families) {
+        (Some(family), None) => vec![Topic::Puzzle(family)],
         (Some(_), Some(_)) => {
-            refuse(name, "is a single family; leave families out, or use the task \"mini\"".to_owned())
+            return refuse(name, "is a single family; leave families out, or use the task \"mini\"".to_owned());
         }
-        (None, None) => Ok(Family::ALL.to_vec()),
-        (None, Some(names)) if names.is_empty() => refuse(name, "families is empty; name at least one".to_owned()),
-        (None, Some(names)) => {
-            let mut families = Vec::new();
-            for wanted in names {
-                let known = Family::ALL.map(Family::name);
-                let Some(family) = Family::parse(wanted) else {
-                    let known = nearest_first(wanted, &known);
-                    return refuse(
-                        name,
-                        format!(
-                            "unknown family \"{wanted}\"; did you mean \"{}\"? Known: {}",
-                            known[0],
-                            known.join(", ")
-                        ),
-                    );
-                };
-                if families.contains(&family) {
-                    return refuse(name, format!("family \"{wanted}\" is named twice"));
-                }
-                families.push(family);
-            }
-            Ok(families)
-        }
+        (None, None) => mini_topics(name),
+        (None, Some(names)) => chosen(name, names)?,
+    };
+    let chinese = options.chinese.unwrap_or(CHINESE);
+    if !(0.0..=1.0).contains(&chinese) {
+        return refuse(name, format!("chinese = {chinese} must lie between 0 and 1"));
     }
+    let model_name = options.model_name.as_deref();
+    if model_name.is_some_and(|n| n.is_empty() || !n.chars().all(|c| c.is_ascii_alphanumeric())) {
+        return refuse(name, "model_name must be one word of letters and digits".to_owned());
+    }
+    if name != "mini-r1" {
+        if options.shares.is_some() {
+            return refuse(name, "takes no shares; they belong to \"mini-r1\"".to_owned());
+        }
+        let task = MiniTask::of_topics(name, seed, topics, None, chinese, judge);
+        return Ok(model_name.into_iter().fold(task, MiniTask::with_model_name));
+    }
+    let shares = options.shares.unwrap_or_default();
+    if [shares.reasoning, shares.code, shares.general].iter().any(|s| !(*s >= 0.0 && s.is_finite())) {
+        return refuse(name, "shares must be 0 or more".to_owned());
+    }
+    topics.retain(|t| shares.of(*t) > 0.0);
+    if topics.is_empty() {
+        return refuse(name, "no family has a share above 0; give reasoning, code or general one".to_owned());
+    }
+    // A group's share is spread over its families.
+    let group = |t: &Topic| std::mem::discriminant(t);
+    let each: Vec<f64> = topics
+        .iter()
+        .map(|t| shares.of(*t) / topics.iter().filter(|other| group(other) == group(t)).count() as f64)
+        .collect();
+    let task = MiniTask::of_topics(name, seed, topics, Some(&each), chinese, judge);
+    Ok(model_name.into_iter().fold(task, MiniTask::with_model_name))
+}
+
+/// The families that are named, each once.
+fn chosen(name: &str, names: &[String]) -> Result<Vec<Topic>, TaskError> {
+    if names.is_empty() {
+        return refuse(name, "families is empty; name at least one".to_owned());
+    }
+    let all = mini_topics(name);
+    let mut topics = Vec::new();
+    for wanted in names {
+        let Some(topic) = all.iter().copied().find(|t| t.name() == wanted) else {
+            let known = nearest_first(wanted, &all.iter().map(|t| t.name()).collect::<Vec<_>>());
+            return refuse(
+                name,
+                format!("unknown family \"{wanted}\"; did you mean \"{}\"? Known: {}", known[0], known.join(", ")),
+            );
+        };
+        if topics.contains(&topic) {
+            return refuse(name, format!("family \"{wanted}\" is named twice"));
+        }
+        topics.push(topic);
+    }
+    Ok(topics)
 }
 
 /// The training and the evaluation file; a folder stands for the two files in it.

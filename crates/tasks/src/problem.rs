@@ -1,5 +1,7 @@
 //! Problems and what a judge says of an answer.
 
+use crate::check::Check;
+use crate::program::Example;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -56,6 +58,15 @@ pub enum Reference {
     Text(String),
     /// An answer in mathematics or words as people write it, compared by the math grader.
     Math(String),
+    /// A program of one argument, judged by the tasks' own evaluator of a subset of Python.
+    Program {
+        /// Examples in the question.
+        shown: Vec<Example>,
+        /// Examples that are not in the question.
+        hidden: Vec<Example>,
+    },
+    /// A rule that the whole answer must keep.
+    Check(Check),
 }
 
 /// One problem.

@@ -23,11 +23,20 @@ answer. The reasoning stands inside <think> </think> and the answer inside <answ
 
 /// The prompt text for a base model, or `None` for [`PromptStyle::Chat`], where the chat template of the model makes it.
 pub fn render_base(style: PromptStyle, question: &str) -> Option<String> {
-    match style {
-        PromptStyle::Mini => Some(format!("User: {question}\nAssistant:")),
-        PromptStyle::R1Zero => Some(format!("{R1_ZERO_PREAMBLE}\nUser: {question}\nAssistant:")),
-        PromptStyle::Chat => None,
+    render_turns(style, &[], question)
+}
+
+/// As [`render_base`], after earlier turns: role ("user", else the assistant) and text.
+pub fn render_turns(style: PromptStyle, history: &[(&str, &str)], question: &str) -> Option<String> {
+    let mut prompt = match style {
+        PromptStyle::Mini => String::new(),
+        PromptStyle::R1Zero => format!("{R1_ZERO_PREAMBLE}\n"),
+        PromptStyle::Chat => return None,
+    };
+    for (role, text) in history {
+        prompt += &if *role == "user" { format!("User: {text}\n") } else { format!("Assistant:{text}\n") };
     }
+    Some(prompt + &format!("User: {question}\nAssistant:"))
 }
 
 #[cfg(test)]
@@ -38,6 +47,9 @@ mod tests {
     fn forms() {
         assert_eq!(render_base(PromptStyle::Mini, "7+12=?").as_deref(), Some("User: 7+12=?\nAssistant:"));
         assert_eq!(render_base(PromptStyle::Chat, "7+12=?"), None);
+        let turns = [("user", "3+4=?"), ("assistant", "7")];
+        let text = render_turns(PromptStyle::Mini, &turns, "add 5 to it").unwrap();
+        assert_eq!(text, "User: 3+4=?\nAssistant:7\nUser: add 5 to it\nAssistant:");
         let zero = render_base(PromptStyle::R1Zero, "7+12=?").unwrap();
         assert!(zero.ends_with("\nUser: 7+12=?\nAssistant:"));
         for tag in ["<think>", "</think>", "<answer>", "</answer>"] {

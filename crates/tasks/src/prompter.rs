@@ -1,5 +1,6 @@
 //! From a problem to prompt tokens and from completion tokens back to text.
 
+use crate::mini::history;
 use crate::problem::Problem;
 use crate::prompt::{self, PromptStyle};
 use aha_model::{ChatTemplate, Message, Tokenizer};
@@ -50,7 +51,7 @@ impl Prompter {
         &self.tokenizer
     }
 
-    /// The prompt as text.
+    /// The prompt as text, after the earlier turns of the problem if its columns have a "history".
     ///
     /// # Errors
     /// A chat template that refuses the conversation.
@@ -59,11 +60,13 @@ impl Prompter {
             Some(s) => format!("{}\n{s}", problem.question),
             None => problem.question.clone(),
         };
-        if let Some(text) = prompt::render_base(self.style, &question) {
+        let history = history(problem);
+        if let Some(text) = prompt::render_turns(self.style, &history, &question) {
             return Ok(text);
         }
         let system = self.system.iter().map(|s| Message::new("system", s));
-        let messages: Vec<Message> = system.chain([Message::new("user", &question)]).collect();
+        let turns = history.into_iter().map(|(role, text)| Message::new(role, text));
+        let messages: Vec<Message> = system.chain(turns).chain([Message::new("user", &question)]).collect();
         self.chat.as_ref().expect("checked when it was made").render(&messages, true)
     }
 

@@ -143,7 +143,7 @@ pub struct Rewarded<'a> {
 
 /// The language a question asks to think in: what most of its words are in, or what the problem says when that is Chinese or
 /// when the words are too few.
-fn target(problem: &Problem) -> TextLanguage {
+pub fn target(problem: &Problem) -> TextLanguage {
     let declared = match problem.language {
         Language::Chinese => return TextLanguage::CHINESE,
         Language::English => TextLanguage::ENGLISH,
@@ -172,9 +172,11 @@ pub fn rewards(specs: &[RewardSpec], of: &Rewarded<'_>) -> Vec<Option<f64>> {
         RewardKind::FormatLenient => shape(zero_shape_lenient(completion)),
         RewardKind::FormatR1 => shape(r1_shape(completion, of.prefilled_think)),
         RewardKind::FormatR1Lenient => shape(r1_shape_lenient(completion)),
-        // Without tags all of it counts, so that leaving them out hides nothing; without words there is nothing to praise.
+        // Without tags all of it counts, so that leaving them out hides nothing, and so where nothing had to be thought about;
+        // without words there is nothing to praise.
         RewardKind::LanguageConsistency => {
-            let thought = chain_of_thought(completion, of.prefilled_think).unwrap_or(completion);
+            let thought = chain_of_thought(completion, of.prefilled_think).filter(|t| !t.trim().is_empty());
+            let thought = thought.unwrap_or(completion);
             Some(share(thought, target(of.problem)).unwrap_or(0.0))
         }
         RewardKind::LengthPenalty => Some(-length(of.tokens, of.max_tokens)),
@@ -233,6 +235,11 @@ mod tests {
         assert_eq!(got("小明有三个苹果，又买了两个，一共有几个？", "<think>三加二</think>five"), Some(1.0));
         assert_eq!(got("What is 3 + 2?", "<think>two words 两字</think>5"), Some(0.5));
         assert_eq!(got("What is 3 + 2?", "<think>3 + 2</think>5"), Some(0.0));
+        // A dozen English words in which trigrams see Danish.
+        let question = "Can you help me get some apples so I can bake a pie at home?";
+        assert_eq!(got(question, "<think>They ask for apples and want to bake a pie.</think>Yes."), Some(1.0));
+        assert_eq!(got("hello", "<think></think>Hello Tom!"), Some(1.0));
+        assert_eq!(got("hello", "<think></think>5"), Some(0.0));
     }
 
     #[test]

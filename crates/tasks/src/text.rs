@@ -25,6 +25,7 @@ pub fn reflective_words(text: &str) -> usize {
 static NOT_WORDS: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(concat!(
         r"</?(?:think|answer)>",
+        r"|(?s:```.*?(?:```|$))|`[^`\n]*`",
         r"|\\\(.*?\\\)|(?s:\\\[.*?\\\])|(?s:\$\$.*?\$\$)",
         r"|\$[^\s$](?:[^$\n]*[^\s$])?\$(?:[^0-9]|$)", // a dollar amount has no closing sign of this form
         r"|\\[A-Za-z]+"
@@ -35,7 +36,7 @@ static NOT_WORDS: LazyLock<Regex> = LazyLock::new(|| {
 /// Share of the words that are in `target`, from 0 to 1; `None` when there are no words.
 ///
 /// A Han character is one word, a run of two or more letters of another script is one word: Latin counts as English, Han as
-/// Chinese, anything else as neither. Digits, mathematics, tags and single letters are not words.
+/// Chinese, anything else as neither. Digits, mathematics, code in backquotes, tags and single letters are not words.
 pub fn language_consistency(text: &str, target: Language) -> Option<f64> {
     let text = NOT_WORDS.replace_all(text, " ");
     let (mut latin, mut han, mut other, mut run, mut run_latin) = (0u64, 0u64, 0u64, 0u64, true);
@@ -115,6 +116,7 @@ mod tests {
             language_consistency(r"面积 \(\text{area}=ab\) 和 $sin x$，\frac{1}{2}", Language::Chinese),
             Some(1.0)
         );
+        assert_eq!(language_consistency("所以是`max(x)`。", Language::Chinese), Some(1.0));
         // dollar amounts do not open mathematics: both words in between count
         assert_eq!(language_consistency("$2 per egg, $18", Language::English), Some(1.0));
         assert_eq!(language_consistency("买 $2 per egg, $18", Language::Chinese), Some(1.0 / 3.0));

@@ -4,9 +4,12 @@
 //! out, try, check and try again. A minority uses the think/answer format. This is the world a base model is pretrained on,
 //! so that the long way of thinking is something it can do well but seldom chooses.
 
+mod code;
+mod general;
+mod switch;
 mod working;
 
-use aha_tasks::mini::{self, Family, Puzzle, Rng};
+use aha_tasks::mini::{self, Family, Puzzle, Rng, Subject};
 use aha_tasks::{Language, Reference, Split};
 use serde::{Deserialize, Serialize};
 
@@ -42,8 +45,16 @@ pub struct CorpusConfig {
     pub mean_wrong_tries: f64,
     /// Most wrong tries in one document.
     pub max_wrong_tries: usize,
-    /// Families by name; all when empty.
+    /// Families of puzzles by name; all when empty.
     pub families: Vec<String>,
+    /// Share of documents about tiny programs.
+    pub code: f64,
+    /// Share of documents with requests of other kinds, and of an almanac of the miniature world.
+    pub general: f64,
+    /// Share of documents whose working goes back and forth between the languages.
+    pub mixed_within: f64,
+    /// The name by which some answers call the model.
+    pub model_name: String,
 }
 
 impl Default for CorpusConfig {
@@ -64,6 +75,10 @@ impl Default for CorpusConfig {
             mean_wrong_tries: 3.0,
             max_wrong_tries: 9,
             families: Vec::new(),
+            code: 0.0,
+            general: 0.0,
+            mixed_within: 0.0,
+            model_name: mini::MODEL_NAME.to_owned(),
         }
     }
 }
@@ -82,12 +97,12 @@ pub enum Style {
 /// One document.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Document {
-    /// The question in its template.
+    /// The question in its template, after earlier turns if there are any; empty in an almanac.
     pub prompt: String,
     /// What follows, without the end-of-text token.
     pub body: String,
-    /// The puzzle asked.
-    pub puzzle: Puzzle,
+    /// What is asked.
+    pub subject: Subject,
     /// Style of the answer.
     pub style: Style,
     /// Whether the body has the think/answer format.
@@ -97,32 +112,44 @@ pub struct Document {
 }
 
 /// Document `index` of the corpus: a pure function of both arguments.
+///
+/// What the newer settings decide comes from streams of their own, so that a corpus without them stays what it was.
 pub fn document(config: &CorpusConfig, index: u64) -> Document {
     let mut rng = Rng::new(config.seed ^ 0x0c0_1b05, index);
-    let families = config.families();
-    let family = *rng.pick(&families);
-    let puzzle = mini::draw(family, Split::Pretrain, &mut rng);
+    let kind = if config.code + config.general > 0.0 { Rng::new(config.seed ^ 0x0f_a311, index).unit() } else { 1.0 };
+    if kind >= config.code && kind < config.code + config.general {
+        return general::document(config, index, &mut rng);
+    }
+    let puzzle = (kind >= config.code).then(|| {
+        let families = config.families();
+        let family = *rng.pick(&families);
+        mini::draw(family, Split::Pretrain, &mut rng)
+    });
+    let exercise = if puzzle.is_none() { Some(code::draw(&mut rng)) } else { None };
     let language = if rng.unit() < config.chinese { Language::Chinese } else { Language::English };
-    let style = match rng.unit() * (config.blunt + config.short + config.long) {
-        u if u < config.blunt => Style::Blunt,
-        u if u < config.blunt + config.short => Style::Short,
-        _ => Style::Long,
-    };
+    let style = config.style(&mut rng);
     let tagged = rng.unit() < config.tagged;
     let spoken = if rng.unit() < config.mixed { Language::English } else { language };
-    let (work, answer) = match style {
-        Style::Blunt => working::blunt(&puzzle, config, spoken, &mut rng),
-        Style::Short => working::short(&puzzle, config, spoken, &mut rng),
-        Style::Long => working::long(&puzzle, config, spoken, &mut rng),
+    let (work, answer) = match (&puzzle, &exercise, style) {
+        (Some(puzzle), _, Style::Blunt) => working::blunt(puzzle, config, spoken, &mut rng),
+        (Some(puzzle), _, Style::Short) => working::short(puzzle, config, spoken, &mut rng),
+        (Some(puzzle), _, Style::Long) => working::long(puzzle, config, spoken, &mut rng),
+        (None, Some(exercise), style) => code::working(exercise, style, config, spoken, &mut rng),
+        (None, None, _) => unreachable!("one of the two was drawn"),
     };
+    let work = config.switches(index).map_or(work.clone(), |mut rng| switch::lines(&work, &mut rng));
     let body = match (tagged, spoken) {
         (true, _) => format!("<think>{work}</think><answer>{answer}</answer>"),
         (false, Language::English) => format!("{work}the answer is {answer}"),
         (false, Language::Chinese) => format!("{work}答案是{answer}"),
     };
-    let prompt = aha_tasks::prompt::render_base(aha_tasks::PromptStyle::Mini, &puzzle.question(language))
+    let subject = match (puzzle, exercise) {
+        (Some(puzzle), _) => Subject::Puzzle(puzzle),
+        (None, exercise) => Subject::Code(exercise.expect("one of the two was drawn")),
+    };
+    let prompt = aha_tasks::prompt::render_base(aha_tasks::PromptStyle::Mini, &subject.question(language))
         .expect("the mini style is a plain prompt");
-    Document { prompt, body, puzzle, style, tagged, language }
+    Document { prompt, body, subject, style, tagged, language }
 }
 
 impl CorpusConfig {
@@ -130,6 +157,21 @@ impl CorpusConfig {
     pub fn families(&self) -> Vec<Family> {
         let named: Vec<Family> = self.families.iter().filter_map(|n| Family::parse(n)).collect();
         if named.is_empty() { Family::ALL.to_vec() } else { named }
+    }
+
+    /// How a document answers.
+    fn style(&self, rng: &mut Rng) -> Style {
+        match rng.unit() * (self.blunt + self.short + self.long) {
+            u if u < self.blunt => Style::Blunt,
+            u if u < self.blunt + self.short => Style::Short,
+            _ => Style::Long,
+        }
+    }
+
+    /// The stream that mixes the languages of a document, if they are mixed.
+    fn switches(&self, index: u64) -> Option<Rng> {
+        let mut rng = Rng::new(self.seed ^ 0x5_317c4, index);
+        (self.mixed_within > 0.0 && rng.unit() < self.mixed_within).then_some(rng)
     }
 
     /// Checks shares and names.
@@ -146,11 +188,20 @@ impl CorpusConfig {
             ("slip", self.slip),
             ("misread", self.misread),
             ("orderly", self.orderly),
+            ("code", self.code),
+            ("general", self.general),
+            ("mixed_within", self.mixed_within),
         ];
         for (key, value) in shares {
             if !(0.0..=1.0).contains(&value) {
                 return Err(format!("{key} is {value}; a share must be 0 to 1"));
             }
+        }
+        if self.code + self.general > 1.0 {
+            return Err(format!("code + general is {}; it must be 1 or less", self.code + self.general));
+        }
+        if self.model_name.is_empty() || !self.model_name.chars().all(|c| c.is_ascii_alphanumeric()) {
+            return Err(format!("model_name is \"{}\"; it must be one word of letters and digits", self.model_name));
         }
         if !(self.blunt >= 0.0 && self.short >= 0.0 && self.long >= 0.0 && self.blunt + self.short + self.long > 0.0) {
             return Err("blunt, short and long must be 0 or more and not all 0".into());
@@ -173,5 +224,7 @@ fn number(puzzle: &Puzzle) -> i64 {
     }
 }
 
+#[cfg(test)]
+mod r1_tests;
 #[cfg(test)]
 mod tests;

@@ -8,17 +8,17 @@ use aha_tasks::Language;
 use aha_tasks::mini::{Operation, Puzzle, Rng, Try};
 
 /// The few words workings are made of.
-struct Words {
-    easy: &'static str,
-    want: &'static str,
-    wrong: &'static str,
-    yes: &'static str,
+pub(super) struct Words {
+    pub easy: &'static str,
+    pub want: &'static str,
+    pub wrong: &'static str,
+    pub yes: &'static str,
     wait: &'static str,
     check: &'static str,
-    give_up: &'static str,
+    pub give_up: &'static str,
 }
 
-fn words(language: Language) -> Words {
+pub(super) fn words(language: Language) -> Words {
     match language {
         Language::English => Words {
             easy: "easy.",

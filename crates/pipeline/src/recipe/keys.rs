@@ -18,6 +18,10 @@ pub const CORPUS_KEYS: &[&str] = &[
     "mean_wrong_tries",
     "max_wrong_tries",
     "families",
+    "code",
+    "general",
+    "mixed_within",
+    "model_name",
 ];
 
 /// Ways to make a prompt of a problem: what the model offers (`auto`: its chat template, else R1-Zero's), two short lines

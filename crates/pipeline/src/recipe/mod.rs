@@ -16,6 +16,7 @@
 //! ```
 
 mod corpus;
+mod curation;
 mod deepseek;
 mod embedded;
 mod error;
@@ -35,6 +36,7 @@ mod training;
 use serde::Serialize;
 
 pub use corpus::{CorpusStage, SourceSettings};
+pub use curation::{CurationStage, Decide};
 pub use deepseek::{DeepseekShape, DeepseekTraining};
 pub use embedded::list_embedded;
 pub use error::{Origin, RecipeError};

@@ -132,7 +132,7 @@ impl Table {
 }
 
 impl Value {
-    fn to_toml(&self) -> toml::Value {
+    pub(crate) fn to_toml(&self) -> toml::Value {
         match self {
             Self::String(v) => toml::Value::String(v.clone()),
             Self::Integer(v) => toml::Value::Integer(*v),

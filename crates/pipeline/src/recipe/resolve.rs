@@ -97,6 +97,10 @@ fn stage(table: &Table, index: usize, earlier: &[Stage], all_names: &[String]) -
             let keys = [keys::GRPO_KEYS, keys::OPTIMIZER_KEYS].concat();
             StageSettings::Grpo(settings::grpo(&section(&keys)?, &context)?)
         }
+        StageKind::ColdStart | StageKind::Reject => {
+            let settings = super::curation::curation(&section(super::curation::CURATION_KEYS)?, &context, kind)?;
+            if kind == StageKind::Reject { StageSettings::Reject(settings) } else { StageSettings::ColdStart(settings) }
+        }
         StageKind::Eval => StageSettings::Eval(settings::eval(&section(keys::EVAL_KEYS)?, &context)?),
     };
     Ok(Stage { name, settings })
@@ -121,6 +125,23 @@ impl Context<'_> {
             return Err(section.conflict(key, message));
         }
         Ok(ModelRef::Stage(text.to_owned()))
+    }
+
+    /// The stage whose data `text` means; `None` when it is a path.
+    pub(crate) fn data(&self, section: &Section<'_>, key: &str, text: &str) -> Result<Option<String>, RecipeError> {
+        if text.contains(['/', '\\', '.']) || self.all_names.len() <= 1 {
+            return Ok(None);
+        }
+        let stage = self.earlier_stage(section, key, text, " (for a file, write `./NAME`)")?;
+        if !stage.kind().makes_data() {
+            let message = format!(
+                "`{}` is `{text}`, a {} stage, which makes no data; data come from cold_start and reject stages",
+                section.key(key),
+                stage.kind()
+            );
+            return Err(section.conflict(key, message));
+        }
+        Ok(Some(text.to_owned()))
     }
 
     /// The corpus stage that `text` names.
@@ -171,7 +192,10 @@ impl Context<'_> {
                 StageSettings::Pretrain(s) => return Some((name, s.model.max_position_embeddings)),
                 StageSettings::Extend(s) => return Some((name, s.training.context)),
                 StageSettings::Grpo(s) => name = s.model.stage()?,
-                StageSettings::Corpus(_) | StageSettings::Eval(_) => return None,
+                StageSettings::Corpus(_)
+                | StageSettings::ColdStart(_)
+                | StageSettings::Reject(_)
+                | StageSettings::Eval(_) => return None,
             }
         }
     }

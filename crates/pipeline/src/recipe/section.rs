@@ -84,6 +84,10 @@ impl<'a> Section<'a> {
         }
     }
 
+    pub(crate) fn is_empty_list(&self, key: &str) -> bool {
+        matches!(self.table.get(key).map(|node| &node.value), Some(Value::Array(items)) if items.is_empty())
+    }
+
     /// A string, or a list of strings that is not empty.
     pub(crate) fn strings(&self, key: &str, wanted: &str) -> Result<Option<Vec<String>>, RecipeError> {
         let Some(node) = self.table.get(key) else {

@@ -16,8 +16,8 @@ use super::stage::{
 };
 use super::training::training;
 
-const MODEL_WANTED: &str = "the name of an earlier stage, or the path of a model";
-const TASK_WANTED: &str = "the name of a task";
+pub(super) const MODEL_WANTED: &str = "the name of an earlier stage, or the path of a model";
+pub(super) const TASK_WANTED: &str = "the name of a task";
 
 pub(crate) fn pretrain(section: &Section<'_>, context: &Context<'_>) -> Result<PretrainStage, RecipeError> {
     let shape = section.table("model")?.ok_or_else(|| section.missing("model", "a table with the model's shape"))?;
@@ -257,13 +257,17 @@ pub(super) fn precision(section: &Section<'_>, choices: &[(&str, Precision)]) ->
     Ok(section.choice("precision", choices)?.unwrap_or_default())
 }
 
-fn prompt_style(section: &Section<'_>) -> Result<String, RecipeError> {
+pub(super) fn prompt_style(section: &Section<'_>) -> Result<String, RecipeError> {
     let styles: Vec<(&str, &str)> = PROMPT_STYLES.iter().map(|style| (*style, *style)).collect();
     Ok(section.choice("prompt_style", &styles)?.unwrap_or("auto").to_owned())
 }
 
 /// `max_completion_length`, which must leave room for a prompt in models that the recipe trains itself.
-fn completion_length(section: &Section<'_>, context: &Context<'_>, models: &[&ModelRef]) -> Result<usize, RecipeError> {
+pub(super) fn completion_length(
+    section: &Section<'_>,
+    context: &Context<'_>,
+    models: &[&ModelRef],
+) -> Result<usize, RecipeError> {
     let length = section.size("max_completion_length", 1)?.unwrap_or(32_768);
     for model in models {
         if let Some((stage, positions)) = context.max_positions(model)

@@ -10,6 +10,7 @@ use aha_train::policy_loss::{LossType, PolicyLossConfig};
 use serde::{Serialize, Serializer};
 
 use super::corpus::CorpusStage;
+use super::curation::CurationStage;
 use super::optimizer::OptimizerSettings;
 use super::training::TrainingSettings;
 
@@ -35,6 +36,10 @@ pub enum StageSettings {
     Extend(ExtendStage),
     /// Reinforcement learning with group-relative advantages.
     Grpo(GrpoStage),
+    /// Samples a model and makes the data of its cold start.
+    ColdStart(CurationStage),
+    /// Samples a model and keeps what is good.
+    Reject(CurationStage),
     /// Measures models on a task.
     Eval(EvalStage),
 }
@@ -50,17 +55,23 @@ pub enum StageKind {
     Extend,
     /// Reinforcement learning.
     Grpo,
+    /// Cold-start data.
+    ColdStart,
+    /// Rejection sampling.
+    Reject,
     /// Evaluation.
     Eval,
 }
 
 impl StageKind {
     /// Every kind with its name in a recipe.
-    pub const ALL: [(&'static str, Self); 5] = [
+    pub const ALL: [(&'static str, Self); 7] = [
         ("corpus", Self::Corpus),
         ("pretrain", Self::Pretrain),
         ("extend", Self::Extend),
         ("grpo", Self::Grpo),
+        ("cold_start", Self::ColdStart),
+        ("reject", Self::Reject),
         ("eval", Self::Eval),
     ];
 
@@ -71,6 +82,8 @@ impl StageKind {
             Self::Pretrain => "pretrain",
             Self::Extend => "extend",
             Self::Grpo => "grpo",
+            Self::ColdStart => "cold_start",
+            Self::Reject => "reject",
             Self::Eval => "eval",
         }
     }
@@ -78,6 +91,11 @@ impl StageKind {
     /// Whether the stage leaves a model behind.
     pub fn makes_model(self) -> bool {
         matches!(self, Self::Pretrain | Self::Extend | Self::Grpo)
+    }
+
+    /// Whether the stage leaves conversations to train on behind, `messages.jsonl` in its folder.
+    pub fn makes_data(self) -> bool {
+        matches!(self, Self::ColdStart | Self::Reject)
     }
 }
 
@@ -95,6 +113,8 @@ impl Stage {
             StageSettings::Pretrain(_) => StageKind::Pretrain,
             StageSettings::Extend(_) => StageKind::Extend,
             StageSettings::Grpo(_) => StageKind::Grpo,
+            StageSettings::ColdStart(_) => StageKind::ColdStart,
+            StageSettings::Reject(_) => StageKind::Reject,
             StageSettings::Eval(_) => StageKind::Eval,
         }
     }
@@ -108,6 +128,7 @@ impl Stage {
             StageSettings::Grpo(s) => {
                 std::iter::once(&s.model).chain(&s.reference).filter_map(ModelRef::stage).collect()
             }
+            StageSettings::ColdStart(s) | StageSettings::Reject(s) => s.inputs(),
             StageSettings::Eval(s) => s.model.iter().filter_map(ModelRef::stage).collect(),
         };
         names.sort_unstable();
@@ -122,6 +143,7 @@ impl Stage {
             StageSettings::Pretrain(_) => return Vec::new(),
             StageSettings::Extend(s) => return s.model.path().into_iter().collect(),
             StageSettings::Grpo(s) => (std::iter::once(&s.model).chain(&s.reference).collect(), &s.task_options),
+            StageSettings::ColdStart(s) | StageSettings::Reject(s) => return s.external_inputs(),
             StageSettings::Eval(s) => (s.model.iter().collect(), &s.task_options),
         };
         let mut paths: Vec<&str> = models.into_iter().filter_map(ModelRef::path).collect();

@@ -60,7 +60,7 @@ pub(crate) fn run(context: &mut Context, name: &str, settings: &CorpusStage) -> 
             Style::Long => "long",
         };
         let line = serde_json::json!({
-            "family": d.puzzle.family().name(),
+            "family": d.subject.topic().name(),
             "style": style,
             "tagged": d.tagged,
             "text": d.prompt + &d.body,

@@ -1,6 +1,7 @@
 //! What each kind of stage does, one file each.
 
 pub mod corpus;
+pub mod curation;
 pub(crate) mod documents;
 pub mod eval;
 pub(crate) mod extend;

@@ -121,7 +121,7 @@ fn wrong_types_name_key_found_and_wanted() {
         (
             "kind = \"grpo\"",
             "kind = \"gropo\"",
-            "small.toml:28: `zero.kind` is the string \"gropo\", but it must be one of `corpus`, `pretrain`, `extend`, `grpo`, `eval`",
+            "small.toml:28: `zero.kind` is the string \"gropo\", but it must be one of `corpus`, `pretrain`, `extend`, `grpo`, `cold_start`, `reject`, `eval`",
         ),
     ] {
         assert_eq!(edited(old, new), message);
@@ -205,7 +205,7 @@ fn missing_keys_say_what_they_must_be() {
     );
     assert_eq!(
         edited("kind = \"grpo\"\n", ""),
-        "small.toml:26: `zero.kind` is missing; it must be one of `corpus`, `pretrain`, `extend`, `grpo`, `eval`"
+        "small.toml:26: `zero.kind` is missing; it must be one of `corpus`, `pretrain`, `extend`, `grpo`, `cold_start`, `reject`, `eval`"
     );
     assert_eq!(
         edited("name = \"small\"\n", ""),

@@ -1,13 +1,20 @@
-//! The miniature world: four families of problems that a rule can check, in English and Chinese.
+//! The miniature world, in English and Chinese: four families of puzzles that a rule can check, tiny programming exercises,
+//! and requests of every other kind.
 //!
 //! Every puzzle has a canonical form in which wording, language and the order of given numbers play no part; a hash of that
 //! form assigns it once and for all to pretraining, training or evaluation. That keeps the three disjoint by construction.
 
+mod exercise;
+pub mod general;
 mod puzzle;
 mod rng;
+mod topic;
 
+pub use exercise::{ARRANGEMENTS, Exercise, PICKS, Shape};
 pub use puzzle::{Family, MAX_TRIES, Operation, Puzzle, Try};
 pub use rng::Rng;
+use topic::Schedule;
+pub use topic::{CODE, Subject, Topic, history};
 
 use crate::problem::{Judgement, Language, Problem, Split, Task};
 use crate::{TaskError, judge};
@@ -21,10 +28,13 @@ const HELD_OUT_SEED: u64 = 0x00e7_a1ed;
 
 /// The part of the world a puzzle belongs to.
 pub fn split_of(puzzle: &Puzzle) -> Split {
-    let hash = puzzle
-        .canonical()
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    split_of_canonical(&puzzle.canonical())
+}
+
+/// The part of the world to which what has this canonical form belongs.
+pub fn split_of_canonical(canonical: &str) -> Split {
+    let hash =
+        canonical.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
     match Rng::new(hash, 0).next() % 100 {
         r if r < PRETRAIN_PERCENT => Split::Pretrain,
         r if r < PRETRAIN_PERCENT + TRAIN_PERCENT => Split::Train,
@@ -42,25 +52,62 @@ pub fn draw(family: Family, split: Split, rng: &mut Rng) -> Puzzle {
     }
 }
 
-/// The generated task over some or all families.
+/// Something of a topic and split: draws until one belongs there.
+pub fn draw_subject(topic: Topic, split: Split, rng: &mut Rng) -> Subject {
+    loop {
+        let subject = Subject::draw(topic, rng);
+        if split_of_canonical(&subject.canonical()) == split {
+            return subject;
+        }
+    }
+}
+
+/// The generated task over some or all topics.
 #[derive(Clone, Debug)]
 pub struct MiniTask {
     name: String,
     seed: u64,
-    families: Vec<Family>,
+    topics: Vec<Topic>,
+    schedule: Schedule,
     chinese: f64,
+    model_name: String,
     options: judge::JudgeOptions,
-    held_out: Vec<Vec<Puzzle>>,
+    held_out: Vec<Vec<Subject>>,
 }
 
-/// Distinct held-out puzzles per family; later indices begin again.
+/// The model's own name unless it is given one.
+pub const MODEL_NAME: &str = "Aha";
+
+/// Most distinct held-out problems per topic; later indices begin again.
 const HELD_OUT: usize = 50;
+/// Draws after which a small topic is taken to have no more.
+const MAX_DRAWS: usize = 2000;
 
 impl MiniTask {
-    /// Problems of `families` in turn, a share `chinese` of them asked in Chinese.
+    /// Puzzles of `families` in turn, a share `chinese` of them asked in Chinese.
     pub fn new(name: &str, seed: u64, families: Vec<Family>, chinese: f64, options: judge::JudgeOptions) -> Self {
-        let held_out = families.iter().map(|f| held_out(*f)).collect();
-        MiniTask { name: name.to_owned(), seed, families, chinese, options, held_out }
+        Self::of_topics(name, seed, families.into_iter().map(Topic::Puzzle).collect(), None, chinese, options)
+    }
+
+    /// Problems of `topics`: in turn, or in proportion to shares above 0.
+    pub fn of_topics(
+        name: &str,
+        seed: u64,
+        topics: Vec<Topic>,
+        shares: Option<&[f64]>,
+        chinese: f64,
+        options: judge::JudgeOptions,
+    ) -> Self {
+        let held_out = topics.iter().map(|t| held_out(*t)).collect();
+        let schedule = shares.map_or(Schedule::even(topics.len()), Schedule::shares);
+        let (name, model_name) = (name.to_owned(), MODEL_NAME.to_owned());
+        MiniTask { name, seed, topics, schedule, chinese, model_name, options, held_out }
+    }
+
+    /// With another name for the model itself.
+    pub fn with_model_name(mut self, model_name: &str) -> Self {
+        model_name.clone_into(&mut self.model_name);
+        self
     }
 }
 
@@ -70,7 +117,7 @@ impl Task for MiniTask {
     }
 
     fn families(&self) -> Vec<String> {
-        self.families.iter().map(|f| f.name().to_owned()).collect()
+        self.topics.iter().map(|t| t.name().to_owned()).collect()
     }
 
     fn len(&self, _split: Split) -> Option<usize> {
@@ -78,26 +125,19 @@ impl Task for MiniTask {
     }
 
     fn problem(&self, split: Split, index: u64) -> Result<Problem, TaskError> {
-        let family = self.families[(index % self.families.len() as u64) as usize];
+        let (topic, turn) = self.schedule.at(index);
         // Held-out problems do not depend on the run's seed: every run is measured on the same ones.
         let seed = if split == Split::Eval { HELD_OUT_SEED } else { self.seed };
         let mut rng = Rng::new(seed ^ (split as u64) << 56, index);
-        let puzzle = match split {
+        let subject = match split {
             Split::Eval => {
-                let of_family = &self.held_out[(index % self.families.len() as u64) as usize];
-                of_family[(index / self.families.len() as u64) as usize % HELD_OUT].clone()
+                let of_topic = &self.held_out[topic];
+                of_topic[turn as usize % of_topic.len()].clone()
             }
-            _ => draw(family, split, &mut rng),
+            _ => draw_subject(self.topics[topic], split, &mut rng),
         };
         let language = if rng.unit() < self.chinese { Language::Chinese } else { Language::English };
-        Ok(Problem {
-            id: puzzle.canonical(),
-            family: family.name().to_owned(),
-            language,
-            question: puzzle.question(language),
-            reference: puzzle.reference(),
-            columns: serde_json::Map::new(),
-        })
+        Ok(subject.problem(language, &self.model_name))
     }
 
     fn prefilled_think(&self) -> bool {
@@ -109,18 +149,21 @@ impl Task for MiniTask {
     }
 }
 
-/// The first [`HELD_OUT`] distinct held-out puzzles of a family.
-fn held_out(family: Family) -> Vec<Puzzle> {
-    let mut rng = Rng::new(HELD_OUT_SEED, family as u64);
+/// The first [`HELD_OUT`] distinct held-out problems of a topic, or as many as it has.
+fn held_out(topic: Topic) -> Vec<Subject> {
+    let mut rng = Rng::new(HELD_OUT_SEED, topic.number());
     let mut seen = std::collections::HashSet::new();
-    let mut puzzles = Vec::with_capacity(HELD_OUT);
-    while puzzles.len() < HELD_OUT {
-        let puzzle = draw(family, Split::Eval, &mut rng);
-        if seen.insert(puzzle.canonical()) {
-            puzzles.push(puzzle);
+    let mut subjects = Vec::with_capacity(HELD_OUT);
+    for _ in 0..MAX_DRAWS {
+        let subject = draw_subject(topic, Split::Eval, &mut rng);
+        if seen.insert(subject.id()) {
+            subjects.push(subject);
+        }
+        if subjects.len() == HELD_OUT {
+            break;
         }
     }
-    puzzles
+    subjects
 }
 
 #[cfg(test)]
