@@ -77,3 +77,8 @@ pub fn count(text: &str) -> Result<usize, String> {
         _ => Err("must be a whole number of 1 or more".into()),
     }
 }
+
+/// Text as TOML, so that it is taken for text whatever is in it.
+pub fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}

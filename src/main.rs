@@ -33,6 +33,7 @@ struct Cli {
 enum Command {
     Run(cmd::run::Args),
     Grpo(cmd::grpo::Args),
+    Sft(cmd::sft::Args),
     Eval(cmd::eval::Args),
     Generate(cmd::generate::Args),
     Grade(cmd::grade::Args),
@@ -56,6 +57,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Run(args) => cmd::run::run(args),
         Command::Grpo(args) => cmd::grpo::run(args),
+        Command::Sft(args) => cmd::sft::run(args),
         Command::Eval(args) => cmd::eval::run(args),
         Command::Generate(args) => cmd::generate::run(args),
         Command::Grade(args) => cmd::grade::run(args),

@@ -1,6 +1,6 @@
 //! `aha grpo`: reinforcement learning on one model and one task, as a recipe of one stage.
 
-use crate::args::Style;
+use crate::args::{Style, quoted};
 use crate::execute::{check_out, execute};
 use crate::output::{Output, note};
 use aha_pipeline::recipe::{RawRecipe, RecipeError};
@@ -101,11 +101,6 @@ fn reward(text: &str) -> Result<(RewardKind, f64), String> {
     let kind = name.parse::<RewardKind>().map_err(|e| e.to_string())?;
     let weight: f64 = weight.parse().map_err(|_| format!("the weight {weight:?} is not a number; write {name}=0.5"))?;
     Ok((kind, weight))
-}
-
-/// Text as TOML, so that it is taken for text whatever is in it.
-fn quoted(text: &str) -> String {
-    toml::Value::String(text.to_owned()).to_string()
 }
 
 fn recipe(args: &Args) -> Result<RawRecipe, RecipeError> {

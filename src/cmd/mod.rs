@@ -15,3 +15,4 @@ pub mod run;
 #[cfg(target_os = "linux")]
 pub mod sandbox;
 pub mod score;
+pub mod sft;

@@ -13,4 +13,5 @@ mod interrupted;
 mod models;
 mod pretrain;
 mod runs;
+mod sft;
 mod support;

@@ -1,6 +1,7 @@
 //! Data: the generated miniature corpus, documents on disk, mixtures of them, tokenizers, and packing.
 
 mod columns;
+pub mod conversation;
 pub mod corpus;
 pub mod error;
 pub mod fim;
@@ -12,6 +13,7 @@ pub mod source;
 pub mod store;
 pub mod tokenizer;
 
+pub use conversation::Example;
 pub use error::DataError;
 pub use mixture::{Mixture, Origin};
 pub use pack::pack;

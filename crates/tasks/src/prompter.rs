@@ -51,22 +51,55 @@ impl Prompter {
         &self.tokenizer
     }
 
+    /// The token that ends a turn of the assistant: the one its chat template writes, else the first that ends a text.
+    pub fn end_of_turn(&self) -> u32 {
+        const MARK: &str = "MARK";
+        let turns = [Message::new("user", "a"), Message::new("assistant", MARK)];
+        let whole = self.chat.as_ref().filter(|_| self.style == PromptStyle::Chat).map(|c| c.render(&turns, false));
+        let written = whole.and_then(|whole| {
+            let whole = whole.ok()?;
+            let after = self.tokenizer.encode(whole.split_once(MARK)?.1, false).ok()?;
+            after.into_iter().find(|token| self.stop_tokens.contains(token))
+        });
+        written.unwrap_or(self.stop_tokens[0])
+    }
+
     /// The prompt as text, after the earlier turns of the problem if its columns have a "history".
     ///
     /// # Errors
     /// A chat template that refuses the conversation.
     pub fn text(&self, problem: &Problem) -> Result<String, aha_model::Error> {
-        let question = match &self.suffix {
-            Some(s) => format!("{}\n{s}", problem.question),
-            None => problem.question.clone(),
+        let turns = history(problem).into_iter().map(|(role, text)| Message::new(role, text));
+        let turns: Vec<Message> = turns.chain([Message::new("user", &problem.question)]).collect();
+        self.render(&turns)
+    }
+
+    /// The prompt for the assistant's next turn after these ones; the suffix is added to the last.
+    ///
+    /// # Errors
+    /// A chat template that refuses the conversation; a system message or a tool's where the style has no place for it.
+    pub fn render(&self, turns: &[Message]) -> Result<String, aha_model::Error> {
+        let Some((last, earlier)) = turns.split_last() else {
+            return Err(aha_model::Error::Template("a prompt needs at least one message".into()));
         };
-        let history = history(problem);
-        if let Some(text) = prompt::render_turns(self.style, &history, &question) {
+        let mut last = last.clone();
+        if let Some(suffix) = &self.suffix {
+            last.content = format!("{}\n{suffix}", last.content);
+        }
+        if self.style != PromptStyle::Chat
+            && let Some(other) = turns.iter().find(|m| !matches!(m.role.as_str(), "user" | "assistant"))
+        {
+            let problem =
+                format!("prompt_style {:?} has no place for the role `{}`; use \"chat\"", self.style, other.role);
+            return Err(aha_model::Error::Template(problem));
+        }
+        let history: Vec<(&str, &str)> = earlier.iter().map(|m| (m.role.as_str(), m.content.as_str())).collect();
+        if let Some(text) = prompt::render_turns(self.style, &history, &last.content) {
             return Ok(text);
         }
-        let system = self.system.iter().map(|s| Message::new("system", s));
-        let turns = history.into_iter().map(|(role, text)| Message::new(role, text));
-        let messages: Vec<Message> = system.chain(turns).chain([Message::new("user", &question)]).collect();
+        let own = turns[0].role == "system";
+        let system = self.system.iter().filter(|_| !own).map(|s| Message::new("system", s));
+        let messages: Vec<Message> = system.chain(earlier.iter().cloned()).chain([last]).collect();
         self.chat.as_ref().expect("checked when it was made").render(&messages, true)
     }
 

@@ -16,6 +16,7 @@ pub mod prediction;
 pub mod pretrain;
 pub mod ramp;
 pub mod schedule;
+pub mod sft;
 pub mod state;
 pub mod step;
 

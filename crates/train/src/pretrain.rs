@@ -55,7 +55,7 @@ pub trait Documents {
 /// Documents tokenized at a time.
 const AHEAD: u64 = 128;
 /// Tokens of one forward and backward.
-const MICRO_BATCH_TOKENS: usize = 16_384;
+pub(crate) const MICRO_BATCH_TOKENS: usize = 16_384;
 
 /// Runs the stage from the newest checkpoint under `checkpoints`, or from `fresh`. Returns the model and whether it is
 /// finished (false when a stop was requested).
@@ -178,7 +178,7 @@ pub fn step_with(
     let tokens: usize = sequences.iter().map(Vec::len).sum();
     let count = (tokens - sequences.len()) as f64;
     lanes.begin((extra.balance_alpha / tokens as f64) as f32);
-    let parts = split(sequences, lanes.micro_batch_tokens(MICRO_BATCH_TOKENS, tokens));
+    let parts = split(sequences, Vec::len, lanes.micro_batch_tokens(MICRO_BATCH_TOKENS, tokens));
     let losses = lanes.run(&parts, |lane, part| {
         let batch = PackedBatch::new(part.iter().map(|s| s.split_at(1)));
         batch.train_predicting(model, &mut lane.tape, &mut lane.grads, count, extra.prediction_weight)
@@ -193,10 +193,10 @@ pub fn step_with(
 }
 
 /// Whole sequences in order, each part as close to `tokens` as they allow.
-fn split(sequences: &[Vec<u32>], tokens: usize) -> Vec<&[Vec<u32>]> {
+pub(crate) fn split<T>(sequences: &[T], length: impl Fn(&T) -> usize, tokens: usize) -> Vec<&[T]> {
     let (mut parts, mut first, mut size) = (Vec::new(), 0, 0);
     for (i, s) in sequences.iter().enumerate() {
-        size += s.len();
+        size += length(s);
         if size >= tokens || i + 1 == sequences.len() {
             parts.push(&sequences[first..=i]);
             (first, size) = (i + 1, 0);

@@ -37,6 +37,25 @@ impl PackedBatch {
         }
     }
 
+    /// From sequences and, per sequence, the ranges of its tokens that are predicted (none of them at 0).
+    pub fn spans<'a>(sequences: impl IntoIterator<Item = (&'a [u32], &'a [std::ops::Range<usize>])>) -> Self {
+        let (mut tokens, mut lengths, mut rows, mut targets) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for (sequence, predicted) in sequences {
+            for i in predicted.iter().cloned().flatten() {
+                rows.push((tokens.len() + i - 1) as u32);
+                targets.push(sequence[i]);
+            }
+            tokens.extend_from_slice(sequence);
+            lengths.push(sequence.len());
+        }
+        PackedBatch {
+            tokens: tokens.into(),
+            segments: Arc::new(Segments::from_lengths(lengths)),
+            rows: rows.into(),
+            targets,
+        }
+    }
+
     /// Log-probabilities and entropies of the targets, without remembering anything.
     pub fn logprobs(&self, decoder: &Decoder, tape: &mut Tape, temperature: f32) -> (Vec<f32>, Vec<f32>) {
         let h = self.hidden(decoder, tape);

@@ -30,6 +30,7 @@ mod raw;
 mod resolve;
 mod section;
 mod settings;
+mod sft;
 mod stage;
 mod training;
 
@@ -45,6 +46,7 @@ pub use optimizer::{MuonSettings, OptimizerSettings, TailSettings};
 pub use packing::PackingSettings;
 pub use plan::{PlannedStage, StageAction, plan, plan_with_files, stage_hash, stage_hashes};
 pub use raw::RawRecipe;
+pub use sft::SftStage;
 pub use stage::{
     EvalStage, ExtendStage, GrpoStage, ModelRef, ModelShape, OverlongPenalty, Precision, PretrainStage, RewardWeight,
     Stage, StageKind, StageSettings,

@@ -93,6 +93,10 @@ fn stage(table: &Table, index: usize, earlier: &[Stage], all_names: &[String]) -
                 [keys::PRETRAIN_KEYS, keys::EXTEND_KEYS, keys::OPTIMIZER_KEYS, super::deepseek::TRAINING_KEYS].concat();
             StageSettings::Extend(settings::extend(&section(&keys)?, &context)?)
         }
+        StageKind::Sft => {
+            let keys = [super::sft::SFT_KEYS, keys::OPTIMIZER_KEYS].concat();
+            StageSettings::Sft(super::sft::sft(&section(&keys)?, &context)?)
+        }
         StageKind::Grpo => {
             let keys = [keys::GRPO_KEYS, keys::OPTIMIZER_KEYS].concat();
             StageSettings::Grpo(settings::grpo(&section(&keys)?, &context)?)
@@ -118,7 +122,7 @@ impl Context<'_> {
         let stage = self.earlier_stage(section, key, text, " (for a folder, write `./NAME`)")?;
         if !stage.kind().makes_model() {
             let message = format!(
-                "`{}` is `{text}`, a {} stage, which makes no model; models come from pretrain, extend and grpo stages",
+                "`{}` is `{text}`, a {} stage, which makes no model; models come from pretrain, extend, sft and grpo stages",
                 section.key(key),
                 stage.kind()
             );
@@ -191,6 +195,7 @@ impl Context<'_> {
             match &by_name.get(name)?.settings {
                 StageSettings::Pretrain(s) => return Some((name, s.model.max_position_embeddings)),
                 StageSettings::Extend(s) => return Some((name, s.training.context)),
+                StageSettings::Sft(s) => name = s.model.stage()?,
                 StageSettings::Grpo(s) => name = s.model.stage()?,
                 StageSettings::Corpus(_)
                 | StageSettings::ColdStart(_)

@@ -12,6 +12,7 @@ use serde::{Serialize, Serializer};
 use super::corpus::CorpusStage;
 use super::curation::CurationStage;
 use super::optimizer::OptimizerSettings;
+use super::sft::SftStage;
 use super::training::TrainingSettings;
 
 /// One stage.
@@ -34,6 +35,8 @@ pub enum StageSettings {
     Pretrain(PretrainStage),
     /// Trains a model on longer contexts.
     Extend(ExtendStage),
+    /// Trains a model on conversations.
+    Sft(SftStage),
     /// Reinforcement learning with group-relative advantages.
     Grpo(GrpoStage),
     /// Samples a model and makes the data of its cold start.
@@ -53,6 +56,8 @@ pub enum StageKind {
     Pretrain,
     /// Context extension.
     Extend,
+    /// Supervised fine-tuning.
+    Sft,
     /// Reinforcement learning.
     Grpo,
     /// Cold-start data.
@@ -65,10 +70,11 @@ pub enum StageKind {
 
 impl StageKind {
     /// Every kind with its name in a recipe.
-    pub const ALL: [(&'static str, Self); 7] = [
+    pub const ALL: [(&'static str, Self); 8] = [
         ("corpus", Self::Corpus),
         ("pretrain", Self::Pretrain),
         ("extend", Self::Extend),
+        ("sft", Self::Sft),
         ("grpo", Self::Grpo),
         ("cold_start", Self::ColdStart),
         ("reject", Self::Reject),
@@ -81,6 +87,7 @@ impl StageKind {
             Self::Corpus => "corpus",
             Self::Pretrain => "pretrain",
             Self::Extend => "extend",
+            Self::Sft => "sft",
             Self::Grpo => "grpo",
             Self::ColdStart => "cold_start",
             Self::Reject => "reject",
@@ -90,7 +97,7 @@ impl StageKind {
 
     /// Whether the stage leaves a model behind.
     pub fn makes_model(self) -> bool {
-        matches!(self, Self::Pretrain | Self::Extend | Self::Grpo)
+        matches!(self, Self::Pretrain | Self::Extend | Self::Sft | Self::Grpo)
     }
 
     /// Whether the stage leaves conversations to train on behind, `messages.jsonl` in its folder.
@@ -112,6 +119,7 @@ impl Stage {
             StageSettings::Corpus(_) => StageKind::Corpus,
             StageSettings::Pretrain(_) => StageKind::Pretrain,
             StageSettings::Extend(_) => StageKind::Extend,
+            StageSettings::Sft(_) => StageKind::Sft,
             StageSettings::Grpo(_) => StageKind::Grpo,
             StageSettings::ColdStart(_) => StageKind::ColdStart,
             StageSettings::Reject(_) => StageKind::Reject,
@@ -125,6 +133,7 @@ impl Stage {
             StageSettings::Corpus(_) => Vec::new(),
             StageSettings::Pretrain(s) => vec![&s.training.corpus],
             StageSettings::Extend(s) => std::iter::once(s.training.corpus.as_str()).chain(s.model.stage()).collect(),
+            StageSettings::Sft(s) => s.references().filter_map(ModelRef::stage).collect(),
             StageSettings::Grpo(s) => {
                 std::iter::once(&s.model).chain(&s.reference).filter_map(ModelRef::stage).collect()
             }
@@ -142,6 +151,7 @@ impl Stage {
             StageSettings::Corpus(s) => return s.external_inputs(),
             StageSettings::Pretrain(_) => return Vec::new(),
             StageSettings::Extend(s) => return s.model.path().into_iter().collect(),
+            StageSettings::Sft(s) => return s.references().filter_map(ModelRef::path).collect(),
             StageSettings::Grpo(s) => (std::iter::once(&s.model).chain(&s.reference).collect(), &s.task_options),
             StageSettings::ColdStart(s) | StageSettings::Reject(s) => return s.external_inputs(),
             StageSettings::Eval(s) => (s.model.iter().collect(), &s.task_options),
@@ -466,6 +476,6 @@ pub struct EvalStage {
 }
 
 /// Left out where it says nothing, so that hashes of older recipes stay.
-fn is_zero(value: &f64) -> bool {
+pub(super) fn is_zero(value: &f64) -> bool {
     *value == 0.0
 }

@@ -8,3 +8,4 @@ pub(crate) mod extend;
 pub mod grpo;
 mod observer;
 pub mod pretrain;
+pub(crate) mod sft;

@@ -1,0 +1,135 @@
+//! The settings of supervised fine-tuning (DeepSeek-R1, sections 2.3.1 and 2.3.3; long version, B.4.2).
+
+use aha_train::schedule::ScheduleKind;
+use serde::Serialize;
+
+use super::error::RecipeError;
+use super::optimizer::{Defaults, OptimizerSettings, optimizer};
+use super::resolve::Context;
+use super::section::{NOT_NEGATIVE, Section};
+use super::settings::{MODEL_WANTED, precision, prompt_style};
+use super::stage::{ModelRef, Precision, is_zero};
+
+pub(crate) const SFT_KEYS: &[&str] = &[
+    "model",
+    "data",
+    "prompt_style",
+    "system_prompt",
+    "prompt_suffix",
+    "epochs",
+    "max_steps",
+    "batch_tokens",
+    "max_length",
+    "validation_rows",
+    "validate_every",
+    "save_steps",
+    "seed_offset",
+    "precision",
+    "gradient_checkpointing",
+    "bias_update_speed",
+];
+
+/// Trains a model to answer as its data do.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SftStage {
+    /// The model to train.
+    pub model: ModelRef,
+    /// Conversations: earlier stages of curated data, files of rows.
+    pub data: Vec<ModelRef>,
+    /// How a conversation becomes a prompt. Default `auto`.
+    pub prompt_style: String,
+    /// A system message before conversations that have none, for chat templates. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system_prompt: Option<String>,
+    /// Text on a line of its own after every question. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_suffix: Option<String>,
+    /// Passes over the data. Default 2 (R1).
+    pub epochs: u64,
+    /// Ends after so many steps; the learning rate then falls over these. Default none: all epochs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_steps: Option<u64>,
+    /// Tokens of a step, about: conversations stay whole. Default 65,536.
+    pub batch_tokens: usize,
+    /// Longer conversations are left out (and counted). Default 32,768 (R1), at most what the model has positions for.
+    pub max_length: usize,
+    /// Conversations that are only validated on, at most a tenth of all. Default 64.
+    pub validation_rows: u64,
+    /// Steps between validations; 0 for only the last. Default 50.
+    pub validate_every: u64,
+    /// Steps between checkpoints; 0 for only the last. Default 100.
+    pub save_steps: u64,
+    /// Added to the recipe's seed. Default 0.
+    pub seed_offset: u64,
+    /// Optimizer. Defaults: learning rate 5e-6, schedule `cosine` to a tenth (R1), weight decay 0.1.
+    #[serde(flatten)]
+    pub optimizer: OptimizerSettings,
+    /// In what numbers products run. Default `f32`.
+    #[serde(skip_serializing_if = "Precision::is_default")]
+    pub precision: Precision,
+    /// Blocks keep only their inputs for the backward: less memory, more work, the same bits. Default false.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub gradient_checkpointing: bool,
+    /// How far the biases of routers move at a step. Default 0: routing stays as pretrained.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub bias_update_speed: f64,
+}
+
+impl SftStage {
+    /// Everything it starts from.
+    pub(super) fn references(&self) -> impl Iterator<Item = &ModelRef> {
+        std::iter::once(&self.model).chain(&self.data)
+    }
+}
+
+const DATA_WANTED: &str = "the name of an earlier stage of data or the path of a file, or a list of them";
+
+pub(crate) fn sft(section: &Section<'_>, context: &Context<'_>) -> Result<SftStage, RecipeError> {
+    let name = section.string("model", MODEL_WANTED)?.ok_or_else(|| section.missing("model", MODEL_WANTED))?;
+    let model = context.model(section, "model", &name)?;
+    let data = section.strings("data", DATA_WANTED)?.ok_or_else(|| section.missing("data", DATA_WANTED))?;
+    let data = data.into_iter().map(|text| {
+        let stage = context.data(section, "data", &text)?;
+        Ok(stage.map_or(ModelRef::Path(text), ModelRef::Stage))
+    });
+    let data = data.collect::<Result<_, _>>()?;
+    let positions = context.max_positions(&model);
+    let max_length = section.size("max_length", 2)?;
+    if let (Some(length), Some((stage, most))) = (max_length, positions)
+        && length > most
+    {
+        let message = format!(
+            "`{}` is {length}, but the model of stage `{stage}` has {most} positions",
+            section.key("max_length")
+        );
+        return Err(section.conflict("max_length", message));
+    }
+    let max_steps = section.integer("max_steps", 1)?;
+    let defaults = Defaults { learning_rate: Some(5e-6), schedule: ScheduleKind::Cosine, weight_decay: 0.1 };
+    // How many steps there are is known when the data are; no schedule here needs to know before.
+    let mut optimizer = optimizer(section, max_steps.unwrap_or(1 << 40), &defaults)?;
+    if matches!(optimizer.schedule, ScheduleKind::Wsd | ScheduleKind::V3) {
+        let message = format!("`{}` of an sft stage is `constant`, `linear` or `cosine`", section.key("schedule"));
+        return Err(section.conflict("schedule", message));
+    }
+    optimizer.decay_steps = 0;
+    Ok(SftStage {
+        data,
+        prompt_style: prompt_style(section)?,
+        system_prompt: section.string("system_prompt", "a text")?,
+        prompt_suffix: section.string("prompt_suffix", "a text")?,
+        epochs: section.integer("epochs", 1)?.unwrap_or(2),
+        max_steps,
+        batch_tokens: section.size("batch_tokens", 1)?.unwrap_or(65_536),
+        max_length: max_length.unwrap_or_else(|| positions.map_or(32_768, |(_, most)| most.min(32_768))),
+        validation_rows: section.integer("validation_rows", 0)?.unwrap_or(64),
+        validate_every: section.integer("validate_every", 0)?.unwrap_or(50),
+        save_steps: section.integer("save_steps", 0)?.unwrap_or(100),
+        seed_offset: section.integer("seed_offset", 0)?.unwrap_or(0),
+        optimizer,
+        precision: precision(section, &Precision::TRAINING)?,
+        gradient_checkpointing: section.boolean("gradient_checkpointing")?.unwrap_or(false),
+        bias_update_speed: section.number("bias_update_speed", &NOT_NEGATIVE)?.unwrap_or(0.0),
+        model,
+    })
+}
