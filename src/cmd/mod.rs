@@ -10,6 +10,7 @@ pub mod generate;
 pub mod grade;
 pub mod grpo;
 pub mod inspect;
+pub mod judge;
 pub mod recipes;
 pub mod run;
 #[cfg(target_os = "linux")]

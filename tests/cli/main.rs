@@ -10,6 +10,7 @@ mod errors;
 mod extend;
 mod grade;
 mod interrupted;
+mod judge;
 mod models;
 mod pretrain;
 mod runs;
