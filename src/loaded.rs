@@ -1,6 +1,6 @@
 //! A model for commands that can do without text: its tokenizer is only asked for when something needs it.
 
-use aha_model::{ChatTemplate, Checkpoint, Decoder, Tokenizer};
+use aha_model::{ChatTemplate, Checkpoint, Decoder, Head, Tokenizer};
 use aha_pipeline::recipe::Precision;
 use anyhow::{Context, anyhow};
 use std::path::Path;
@@ -57,9 +57,15 @@ impl Loaded {
     /// Reads the weights; products run in `precision`.
     ///
     /// # Errors
-    /// A tensor that cannot be read.
+    /// A tensor that cannot be read; a reward model, which has no log-probabilities.
     pub fn decoder(&self, precision: Precision) -> anyhow::Result<Decoder> {
         let config = self.checkpoint.config().clone();
+        if config.head == Head::Score {
+            return Err(anyhow!(
+                "{}: is a reward model: it scores responses and writes none; give a language model",
+                self.name
+            ));
+        }
         let read = |name: &str| self.checkpoint.read(name);
         let decoder = match precision {
             Precision::Quantized => Decoder::quantized(config, read, |name| self.checkpoint.read_quantized(name)),

@@ -64,7 +64,7 @@ fn model(path: &Path, tensors: bool, output: Output) -> anyhow::Result<()> {
     let tokenizer = model.tokenizer().map(|t| t.vocab_size());
     let (parameters, bytes) = (c.num_parameters(), weight_bytes(path));
     let facts = [
-        ("architecture", json!(c.arch.architecture())),
+        ("architecture", json!(c.arch.architecture(c.head))),
         ("parameters", json!(parameters)),
         ("dtype", json!(c.torch_dtype)),
         ("bytes", json!(bytes)),

@@ -183,7 +183,7 @@ fn texts(args: &Args, row: &Numbered<Map<String, Value>>) -> anyhow::Result<Vec<
 }
 
 /// The keys that a judgement adds to its row.
-fn judged(args: &Args, judge: &Judge, texts: &[String]) -> Result<(&'static str, Value, Value), NotJudged> {
+fn judged(args: &Args, judge: &Judge<&dyn Chat>, texts: &[String]) -> Result<(&'static str, Value, Value), NotJudged> {
     Ok(match args.kind {
         Kind::Reference => {
             let ruling = judge.reference(&texts[0], &texts[1], &texts[2])?;

@@ -12,6 +12,8 @@ pub mod grpo;
 pub mod inspect;
 pub mod judge;
 pub mod recipes;
+pub mod reward_model;
+mod reward_scores;
 pub mod run;
 #[cfg(target_os = "linux")]
 pub mod sandbox;

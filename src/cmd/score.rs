@@ -1,4 +1,4 @@
-//! `aha score`: log-probabilities of given sequences.
+//! `aha score`: log-probabilities of given sequences; of a reward model, scores of responses.
 
 use crate::args::{positive, precision};
 use crate::lines::{self, Numbered};
@@ -19,27 +19,29 @@ const MAX_TOKENS: usize = 4096;
 /// Log-probabilities of the tokens of given sequences.
 ///
 /// In, one per line: {"tokens": [...]}, which needs no tokenizer, or {"text": "..."}. Out, one per line in the same
-/// order: {"tokens": [...], "logprobs": [null, ...]}, natural logarithms; the first token has none.
+/// order: {"tokens": [...], "logprobs": [null, ...]}, natural logarithms; the first token has none. The model of a reward_model
+/// stage scores responses instead: {"prompt", "response"} or {"prompt", "chosen", "rejected"} in, the same with "score" or
+/// "chosen_score" and "rejected_score" out.
 #[derive(clap::Args)]
 pub struct Args {
     /// A Hugging Face folder or a GGUF file.
-    model: PathBuf,
+    pub(super) model: PathBuf,
     /// The sequences.
     #[arg(long, value_name = "FILE.jsonl")]
-    input: PathBuf,
+    pub(super) input: PathBuf,
     /// Where the result goes [default: stdout].
     #[arg(long, value_name = "FILE.jsonl")]
-    output: Option<PathBuf>,
+    pub(super) output: Option<PathBuf>,
     /// Divides the logits.
     #[arg(long, value_name = "T", default_value = "1.0", value_parser = positive)]
     temperature: f32,
     /// In what numbers matrix products run: f32, bf16, auto for the faster of these on this processor, or quantized for the
     /// whole numbers of a GGUF file (8 bits for others), which read the least memory.
     #[arg(long, value_name = "TYPE", default_value = "auto", value_parser = precision)]
-    precision: Precision,
+    pub(super) precision: Precision,
     /// Print one JSON object (sequences, tokens, mean log-probability, perplexity) on the last line of stdout.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 #[derive(Deserialize)]
@@ -56,6 +58,9 @@ struct Scored {
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     lines::check_output(args.output.as_ref())?;
+    if args.model.join(aha_pipeline::reward_model::FILE).exists() {
+        return super::reward_scores::run(&args);
+    }
     let rows: Vec<Numbered<Sequence>> = lines::read_json(&args.input)?;
     let model = Loaded::open(&args.model)?;
     let mut numbers = Vec::with_capacity(rows.len());

@@ -5,7 +5,7 @@
 //! `instruction` with `input`, `question`, `problem`) with an answer (`completion`, `output`, `response`, or
 //! `message_thinking` and `message_content`). A `prompt` and a `completion` may be lists of messages.
 
-use crate::DataError;
+use crate::{DataError, json_rows};
 use aha_model::Message;
 use aha_tasks::Prompter;
 use serde_json::{Map, Value};
@@ -35,28 +35,8 @@ const THINK: &str = "<think>";
 /// # Errors
 /// A file that cannot be read, a row that is no conversation: with file and line (for a list: the number of the row).
 pub fn read(path: &Path) -> Result<Vec<Vec<Message>>, DataError> {
-    let fail = |line: Option<usize>, problem: String| DataError::Source {
-        path: path.to_path_buf(),
-        line: line.map_or(String::new(), |l| format!(":{l}")),
-        problem,
-    };
-    let text = std::fs::read_to_string(path).map_err(|e| fail(None, format!("cannot be read: {e}")))?;
-    let rows: Vec<(usize, Value)> = if text.trim_start().starts_with('[') {
-        let rows: Vec<Value> = serde_json::from_str(&text)
-            .map_err(|e| fail(Some(e.line()), format!("{e}; a file that begins with `[` is one list of objects")))?;
-        rows.into_iter().enumerate().map(|(i, row)| (i + 1, row)).collect()
-    } else {
-        let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-        let parse = |(i, line): (usize, &str)| match serde_json::from_str(line) {
-            Ok(row) => Ok((i + 1, row)),
-            Err(e) => Err(fail(Some(i + 1), format!("{e}; each line is one JSON object"))),
-        };
-        lines.map(parse).collect::<Result<_, _>>()?
-    };
-    if rows.is_empty() {
-        return Err(fail(None, "has no rows".into()));
-    }
-    rows.into_iter().map(|(line, row)| messages(&row).map_err(|problem| fail(Some(line), problem))).collect()
+    let rows = json_rows::read(path)?.into_iter();
+    rows.map(|(line, row)| messages(&row).map_err(|problem| json_rows::fail(path, Some(line), problem))).collect()
 }
 
 /// The conversation of one row.
@@ -82,12 +62,12 @@ pub fn messages(row: &Value) -> Result<Vec<Message>, String> {
     if answered { Ok(turns) } else { Err("has no answer of the assistant after a question".into()) }
 }
 
-fn turns(list: &Value) -> Result<Vec<Message>, String> {
+pub(crate) fn turns(list: &Value) -> Result<Vec<Message>, String> {
     let list = list.as_array().ok_or("the messages must be a list")?;
     list.iter().enumerate().map(|(i, m)| turn(m).map_err(|e| format!("message {}: {e}", i + 1))).collect()
 }
 
-fn turn(message: &Value) -> Result<Message, String> {
+pub(crate) fn turn(message: &Value) -> Result<Message, String> {
     let fields = message.as_object().ok_or("must be an object with role and content")?;
     let role = fields.get("role").or_else(|| fields.get("from")).and_then(Value::as_str).ok_or("has no role")?;
     let role = match role {
@@ -109,7 +89,7 @@ fn turn(message: &Value) -> Result<Message, String> {
     Ok(Message { role: role.to_owned(), content, more: more.map(|(k, v)| (k.clone(), v.clone())).collect() })
 }
 
-fn question(row: &Map<String, Value>) -> Result<String, String> {
+pub(crate) fn question(row: &Map<String, Value>) -> Result<String, String> {
     let keys = ["prompt", "instruction", "question", "problem"];
     let text = keys.iter().find_map(|key| row.get(*key)?.as_str());
     let text =
@@ -144,20 +124,10 @@ pub fn examples(prompter: &Prompter, messages: &[Message]) -> Result<Vec<Example
         if i == 0 || message.role != "assistant" || message.content.is_empty() {
             continue;
         }
-        let prompt = prompter.render(&messages[..i])?;
-        let mut content = message.content.as_str();
-        if prompt.trim_end().ends_with(THINK)
-            && let Some(rest) = content.trim_start().strip_prefix(THINK)
-        {
-            content = if prompt.ends_with('\n') { rest.strip_prefix('\n').unwrap_or(rest) } else { rest };
-        }
-        let mut tokens = prompter.tokenizer().encode(&prompt, false)?;
-        let start = tokens.len();
+        let (tokens, start) = sequence(prompter, &prompter.render(&messages[..i])?, &message.content)?;
         if start == 0 {
             continue;
         }
-        tokens.extend(prompter.tokenizer().encode(content, false)?);
-        tokens.push(prompter.end_of_turn());
         let span = start..tokens.len();
         match all.last_mut() {
             Some(last) if tokens.starts_with(&last.tokens) => {
@@ -168,6 +138,25 @@ pub fn examples(prompter: &Prompter, messages: &[Message]) -> Result<Vec<Example
         }
     }
     Ok(all)
+}
+
+/// The tokens of a prompt and of the assistant's turn after it, its end included, and where that turn begins. An opening think
+/// tag that the prompt ends with is not repeated.
+///
+/// # Errors
+/// A tokenizer that fails.
+pub fn sequence(prompter: &Prompter, prompt: &str, content: &str) -> Result<(Vec<u32>, usize), aha_model::Error> {
+    let mut content = content;
+    if prompt.trim_end().ends_with(THINK)
+        && let Some(rest) = content.trim_start().strip_prefix(THINK)
+    {
+        content = if prompt.ends_with('\n') { rest.strip_prefix('\n').unwrap_or(rest) } else { rest };
+    }
+    let mut tokens = prompter.tokenizer().encode(prompt, false)?;
+    let start = tokens.len();
+    tokens.extend(prompter.tokenizer().encode(content, false)?);
+    tokens.push(prompter.end_of_turn());
+    Ok((tokens, start))
 }
 
 #[cfg(test)]

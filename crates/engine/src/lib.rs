@@ -10,11 +10,13 @@
 pub mod blocks;
 mod prefix;
 pub mod request;
+pub mod reward;
 pub mod sampler;
 pub mod score;
 mod speculative;
 mod worker;
 
 pub use request::{Completion, EngineConfig, EngineError, FinishReason, Request, SamplingParams};
+pub use reward::reward;
 pub use score::score;
-pub use worker::{Control, TokenListener, generate};
+pub use worker::{CompletionListener, Control, TokenListener, generate};

@@ -17,18 +17,7 @@ pub fn score(
     temperature: f32,
     max_tokens: usize,
 ) -> Result<Vec<Scored>, EngineError> {
-    let (vocab, limit) = (decoder.config.vocab_size, decoder.config.max_position_embeddings);
-    for (i, s) in sequences.iter().enumerate() {
-        if s.is_empty() {
-            return Err(EngineError::EmptyPrompt(i));
-        }
-        if let Some(token) = s.iter().find(|t| **t as usize >= vocab) {
-            return Err(EngineError::Token { request: i, token: *token, vocab });
-        }
-        if s.len() > limit {
-            return Err(EngineError::TooLong { request: i, prompt: s.len(), new: 0, limit });
-        }
-    }
+    check(decoder, sequences)?;
     let mut tape = Tape::new(false);
     let mut out = Vec::with_capacity(sequences.len());
     let mut first = 0;
@@ -43,6 +32,23 @@ pub fn score(
         first = end;
     }
     Ok(out)
+}
+
+/// Refuses what a model cannot read.
+pub(crate) fn check(decoder: &Decoder, sequences: &[&[u32]]) -> Result<(), EngineError> {
+    let (vocab, limit) = (decoder.config.vocab_size, decoder.config.max_position_embeddings);
+    for (i, s) in sequences.iter().enumerate() {
+        if s.is_empty() {
+            return Err(EngineError::EmptyPrompt(i));
+        }
+        if let Some(token) = s.iter().find(|t| **t as usize >= vocab) {
+            return Err(EngineError::Token { request: i, token: *token, vocab });
+        }
+        if s.len() > limit {
+            return Err(EngineError::TooLong { request: i, prompt: s.len(), new: 0, limit });
+        }
+    }
+    Ok(())
 }
 
 /// What [`score`] says of one sequence; both lists have one entry per token after the first.

@@ -22,6 +22,9 @@ const PARALLEL_DRAWS: usize = 1 << 16;
 /// Hears of every token as it is drawn: index of the request, number of the sample, the token.
 pub type TokenListener = Box<dyn Fn(usize, usize, u32) + Send + Sync>;
 
+/// Hears of every finished sample.
+pub type CompletionListener = Box<dyn Fn(&Completion) + Send + Sync>;
+
 /// What a caller may watch and stop while the engine runs.
 #[derive(Default)]
 pub struct Control {
@@ -39,6 +42,8 @@ pub struct Control {
     pub on_token: Option<TokenListener>,
     /// Called in the worker's thread with the number of samples finished so far.
     pub on_sample: Option<Box<dyn Fn(u64) + Send + Sync>>,
+    /// Called in the worker's thread with every finished sample, in no order.
+    pub on_completion: Option<CompletionListener>,
 }
 
 impl Control {
@@ -346,13 +351,11 @@ impl<'a> Worker<'a> {
         if let Some(listener) = &self.control.on_sample {
             listener(finished);
         }
-        self.done.push(Completion {
-            request: s.request,
-            sample: s.sample,
-            tokens: s.tokens,
-            logprobs: s.logprobs,
-            finish,
-        });
+        let done = Completion { request: s.request, sample: s.sample, tokens: s.tokens, logprobs: s.logprobs, finish };
+        if let Some(listener) = &self.control.on_completion {
+            listener(&done);
+        }
+        self.done.push(done);
     }
 }
 

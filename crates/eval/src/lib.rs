@@ -8,6 +8,7 @@
 mod compare;
 mod estimators;
 mod map;
+mod preference;
 mod record;
 mod report;
 mod sample;
@@ -17,6 +18,7 @@ mod summary;
 pub use compare::{PairedDifference, paired_difference};
 pub use estimators::{consensus, pass_at_k};
 pub use map::NeedleMap;
+pub use preference::{RewardSummary, ScoredLabel, ScoredPair, Share, summarise_labels, summarise_pairs};
 pub use record::{ProblemScore, SampleRecord, Verdict, problem_scores};
 pub use report::{Curve, ReportInput, SampleEntry, SampleGroup, render_curves_svg, render_report};
 pub use sample::{EvalError, EvalSettings, Evaluated, evaluate};

@@ -63,3 +63,13 @@ pub trait Chat: Sync {
     /// None could be had.
     fn complete(&self, request: &ChatRequest) -> Result<Reply, ChatError>;
 }
+
+impl<C: Chat + ?Sized> Chat for &C {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn complete(&self, request: &ChatRequest) -> Result<Reply, ChatError> {
+        (**self).complete(request)
+    }
+}

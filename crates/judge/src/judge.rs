@@ -108,8 +108,8 @@ pub struct Spent {
 }
 
 /// A model as a judge.
-pub struct Judge<'a> {
-    chat: &'a dyn Chat,
+pub struct Judge<C> {
+    chat: C,
     settings: JudgeSettings,
     cache: Cache,
     requests: AtomicU64,
@@ -126,9 +126,9 @@ pub fn answer_only(response: &str) -> &str {
     }
 }
 
-impl<'a> Judge<'a> {
+impl<C: Chat> Judge<C> {
     /// A judge with a cache of answers.
-    pub fn new(chat: &'a dyn Chat, settings: JudgeSettings, cache: Cache) -> Self {
+    pub fn new(chat: C, settings: JudgeSettings, cache: Cache) -> Self {
         let [requests, cached, tokens] = [const { AtomicU64::new(0) }; 3];
         Judge { chat, settings, cache, requests, cached, tokens }
     }

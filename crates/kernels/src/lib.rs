@@ -36,5 +36,5 @@ pub use attention::Segments;
 pub use cache::{BLOCK_TOKENS, CacheShape, CacheSpan, KvCache};
 pub use muon::{MuonConfig, StepSize};
 pub use optimizer::{MomentType, Optimizer, OptimizerConfig};
-pub use params::{Gradients, Init, Layout, Param, ParamId, ParamStore, Precision, Weight};
+pub use params::{Gradients, Init, Layout, Param, ParamId, ParamStore, Precision, Weight, normal};
 pub use tape::{Attend, ExpertIds, LossHead, MoeIds, RoutingStats, Tape, Var};

@@ -331,7 +331,7 @@ impl ParamStore {
 }
 
 /// Standard normal values times `std`, a function of (seed, name) alone (Box-Muller over splitmix64).
-fn normal(count: usize, std: f32, seed: u64, name: &str) -> Vec<f32> {
+pub fn normal(count: usize, std: f32, seed: u64, name: &str) -> Vec<f32> {
     let mut state =
         name.bytes().fold(seed ^ 0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
     let mut uniform = || {

@@ -6,6 +6,7 @@
 mod experts;
 mod latent;
 mod routing;
+mod score;
 mod shape;
 
 pub use experts::{ExpertIds, MoeIds};
@@ -314,8 +315,25 @@ impl Tape {
 
     /// Backward of a loss made of several sets of log-probabilities.
     pub fn backward_heads(&mut self, params: &ParamStore, grads: &mut Gradients, heads: &[LossHead], rerun: Rerun) {
+        self.play_back(params, grads, heads, &[], rerun);
+    }
+
+    /// Backward of log-probabilities and of values whose gradients are given.
+    fn play_back(
+        &mut self,
+        params: &ParamStore,
+        grads: &mut Gradients,
+        heads: &[LossHead],
+        given: &[(Var, &[f32])],
+        rerun: Rerun,
+    ) {
         assert!(self.recording, "backward on an inference tape");
         let mut d: Flow = self.values.iter().map(|_| None).collect();
+        for (v, gradient) in given {
+            let mut d_v = self.gradient(&mut d, *v);
+            crate::cpu::math::add_assign(&mut d_v, gradient);
+            d[v.0] = Some(d_v);
+        }
         for l in heads {
             let mut d_h = self.gradient(&mut d, l.h);
             let d_w = grads.get_mut(l.head).unwrap_or(&mut []);

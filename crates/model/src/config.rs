@@ -34,14 +34,19 @@ impl Arch {
         }
     }
 
-    /// The transformers class that loads it.
-    pub fn architecture(self) -> &'static str {
-        match self {
-            Arch::Llama => "LlamaForCausalLM",
-            Arch::Qwen2 => "Qwen2ForCausalLM",
-            Arch::Qwen3 => "Qwen3ForCausalLM",
-            Arch::DeepseekV3 => "DeepseekV3ForCausalLM",
-        }
+    /// The transformers class that loads it with this head.
+    pub fn architecture(self, head: Head) -> String {
+        let family = match self {
+            Arch::Llama => "Llama",
+            Arch::Qwen2 => "Qwen2",
+            Arch::Qwen3 => "Qwen3",
+            Arch::DeepseekV3 => "DeepseekV3",
+        };
+        let class = match head {
+            Head::Vocabulary => "CausalLM",
+            Head::Score => "SequenceClassification",
+        };
+        format!("{family}For{class}")
     }
 
     /// The inverse of [`Arch::model_type`]; the error names the supported ones.
@@ -53,6 +58,19 @@ impl Arch {
         })
     }
 }
+
+/// What reads the last hidden states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Head {
+    /// The output matrix: a language model.
+    #[default]
+    Vocabulary,
+    /// One number, `score.weight`: a reward model, in transformers sequence classification with one label.
+    Score,
+}
+
+/// Name of the weight of [`Head::Score`].
+pub const SCORE: &str = "score.weight";
 
 /// How rotary frequencies are stretched for contexts longer than the trained one.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -161,6 +179,8 @@ pub struct ModelConfig {
     pub torch_dtype: Option<String>,
     /// What DeepSeek-V3 has beyond a dense decoder; none for the other families. `head_dim` is the rotary width then.
     pub deepseek: Option<Box<DeepseekConfig>>,
+    /// What reads the last hidden states.
+    pub head: Head,
 }
 
 /// No dimension may exceed this, so that products of two of them times the layers fit in u64.
@@ -235,9 +255,28 @@ impl ModelConfig {
         Ok(())
     }
 
+    /// The same decoder as a reward model: a score instead of the output matrix, and no prediction modules.
+    pub fn with_score(&self) -> Self {
+        let mut config = ModelConfig { head: Head::Score, ..self.clone() };
+        if let Some(deepseek) = &mut config.deepseek {
+            deepseek.num_nextn_predict_layers = 0;
+        }
+        config
+    }
+
     /// Every parameter under its Hugging Face name, in a fixed order: embedding, layers, final norm, and
-    /// `lm_head.weight` unless it is tied to the embedding; then prediction modules.
+    /// `lm_head.weight` unless it is tied to the embedding; then prediction modules. A reward model has `score.weight` last
+    /// and no output matrix.
     pub fn tensors(&self) -> Vec<TensorSpec> {
+        let mut all = self.decoder_tensors();
+        if self.head == Head::Score {
+            all.retain(|t| t.name != "lm_head.weight");
+            all.push(TensorSpec { name: SCORE.into(), shape: vec![1, self.hidden_size] });
+        }
+        all
+    }
+
+    fn decoder_tensors(&self) -> Vec<TensorSpec> {
         if let Some(deepseek) = &self.deepseek {
             return deepseek.tensors(self);
         }

@@ -5,7 +5,7 @@
 
 mod deepseek;
 
-use crate::config::{ModelConfig, RopeScaling, is_correction_bias};
+use crate::config::{ModelConfig, RopeScaling, SCORE, is_correction_bias};
 use crate::error::Error;
 use aha_kernels::attention::Heads;
 use aha_kernels::latent::LatentForm;
@@ -67,6 +67,7 @@ pub struct Decoder {
     modules: Vec<deepseek::Module>,
     norm: ParamId,
     head: ParamId,
+    score: Option<ParamId>,
     rope: Arc<Rope>,
 }
 
@@ -118,8 +119,10 @@ impl Decoder {
         let mut params = ParamStore::default();
         for spec in config.tensors() {
             let layout = layout(&config, &spec.name, &spec.shape);
-            // The absorbed form reads the up-projection itself, and gates always run in f32.
-            let whole = spec.name.ends_with(".kv_b_proj.weight") || spec.name.ends_with(".mlp.gate.weight");
+            // The absorbed form reads the up-projection itself; gates and scores always run in f32.
+            let whole = spec.name.ends_with(".kv_b_proj.weight")
+                || spec.name.ends_with(".mlp.gate.weight")
+                || spec.name == SCORE;
             match if whole { None } else { quantized(&spec.name)? } {
                 Some(rows) => params.add_quantized(&spec.name, layout, &rows),
                 None => params.add(&spec.name, layout, read(&spec.name)?),
@@ -169,9 +172,9 @@ impl Decoder {
         };
         let embedding = find("model.embed_tokens.weight".into());
         let head = ids.get("lm_head.weight").copied().unwrap_or(embedding);
-        let norm = find("model.norm.weight".into());
+        let (norm, score) = (find("model.norm.weight".into()), ids.get(SCORE).copied());
         let (rope, latent_form) = (Arc::new(rope(&config)), LatentForm::default());
-        Decoder { config, params, latent_form, embedding, layers, modules, norm, head, rope }
+        Decoder { config, params, latent_form, embedding, layers, modules, norm, head, score, rope }
     }
 
     /// Gives the model other positions: how they are stretched, and how many there are. Weights stay.
@@ -189,6 +192,14 @@ impl Decoder {
     /// The output matrix `[V, D]` (the embedding when tied).
     pub fn head(&self) -> ParamId {
         self.head
+    }
+
+    /// Scores `[M]` of hidden states `[M, D]` after the last norm.
+    ///
+    /// # Panics
+    /// When the model is no reward model.
+    pub fn score(&self, tape: &mut Tape, h: Var) -> Var {
+        tape.score(&self.params, h, self.score.expect("the caller has a reward model"))
     }
 
     /// What a key/value cache for this model looks like.
@@ -309,6 +320,7 @@ fn rope(config: &ModelConfig) -> Rope {
 fn layout(config: &ModelConfig, name: &str, shape: &[usize]) -> Layout {
     match *shape {
         [n] => Layout::Vector { n },
+        [rows, cols] if name == SCORE => Layout::Rows { rows, cols },
         [rows, cols] if name == "model.embed_tokens.weight" && !config.tie_word_embeddings => {
             Layout::Rows { rows, cols }
         }

@@ -13,7 +13,7 @@ pub mod tokenizer;
 
 pub use chat::{ChatTemplate, Message};
 pub use checkpoint::{Checkpoint, Gguf, SaveDtype, save_checkpoint};
-pub use config::{Arch, DeepseekConfig, ModelConfig, RopeScaling, TensorSpec};
+pub use config::{Arch, DeepseekConfig, Head, ModelConfig, RopeScaling, SCORE, TensorSpec};
 pub use decoder::Decoder;
 pub use error::{Error, Result};
 pub use text_files::TextFiles;

@@ -2,7 +2,7 @@
 
 use crate::PipelineError;
 use crate::recipe::Precision;
-use aha_model::{ChatTemplate, Checkpoint, Decoder, ModelConfig, TextFiles, Tokenizer};
+use aha_model::{ChatTemplate, Checkpoint, Decoder, Head, ModelConfig, SCORE, TextFiles, Tokenizer};
 use aha_tasks::{PromptStyle, Prompter};
 use std::path::Path;
 use std::sync::Arc;
@@ -45,8 +45,42 @@ impl OpenModel {
     /// Reads the weights; products run in `precision`, for inference.
     ///
     /// # Errors
-    /// A tensor that cannot be read.
+    /// A tensor that cannot be read; a reward model, which writes nothing.
     pub fn decoder(&self, precision: Precision) -> Result<Decoder, PipelineError> {
+        if self.config().head == Head::Score {
+            let problem = "is a reward model: it scores responses and writes none; give a language model".to_owned();
+            return Err(PipelineError::Stage { stage: self.name.clone(), problem });
+        }
+        self.weights(precision)
+    }
+
+    /// Reads the weights of a reward model.
+    ///
+    /// # Errors
+    /// A tensor that cannot be read; a model that is none.
+    pub fn reward_decoder(&self, precision: Precision) -> Result<Decoder, PipelineError> {
+        if self.config().head != Head::Score {
+            let problem = "is no reward model; give the `model` folder of a reward_model stage".to_owned();
+            return Err(PipelineError::Stage { stage: self.name.clone(), problem });
+        }
+        self.weights(precision)
+    }
+
+    /// The model with a fresh score in the place of its output matrix; a reward model as it is.
+    ///
+    /// # Errors
+    /// A tensor that cannot be read.
+    pub fn with_score(&self, seed: u64) -> Result<Decoder, PipelineError> {
+        let config = self.config().with_score();
+        let (width, std) = (config.hidden_size, config.initializer_range as f32);
+        let read = |name: &str| match name {
+            SCORE if self.config().head != Head::Score => Ok(aha_kernels::normal(width, std, seed, name)),
+            _ => self.checkpoint.read(name),
+        };
+        Decoder::from_tensors(config, read).map_err(|source| PipelineError::Model { model: self.name.clone(), source })
+    }
+
+    fn weights(&self, precision: Precision) -> Result<Decoder, PipelineError> {
         let config = self.checkpoint.config().clone();
         let read = |name: &str| self.checkpoint.read(name);
         let decoder = match precision {

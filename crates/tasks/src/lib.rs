@@ -2,6 +2,7 @@
 //! sampling, distillation and evaluation.
 
 pub mod check;
+pub mod command;
 pub mod error;
 pub mod expression;
 pub mod extract;
@@ -21,9 +22,11 @@ pub mod prompt;
 pub mod prompter;
 pub mod repetition;
 pub mod reward;
+pub mod scorer;
 pub mod text;
 
 pub use check::Check;
+pub use command::CommandReward;
 pub use error::TaskError;
 pub use judge::{AnswerPlace, JudgeOptions, judge};
 pub use open::{Shares, TaskOptions, open_task, task_names};
@@ -31,3 +34,4 @@ pub use problem::{Judgement, Language, Problem, Reference, Split, Task, Verdict}
 pub use prompt::{PromptStyle, render_base};
 pub use prompter::Prompter;
 pub use reward::{RewardKind, RewardSpec, Rewarded, rewards};
+pub use scorer::{Reward, RewardSource, Scorer};

@@ -80,35 +80,48 @@ pub struct Advantages {
     pub reward_std: f64,
 }
 
-/// Weighted sum of the rewards that apply to each sample.
+/// Weighted sum of the rewards of each sample; the samples stand group by group, `group_size` each.
 ///
-/// `per_sample[s][r]` is reward `r` of sample `s`, `None` where it does not apply; `weights[r]` its weight. A sample to
-/// which nothing applies has no reward.
+/// `per_sample[s][r]` is reward `r` of sample `s`, `None` where there is no number; `weights[r]` its weight. A reward that no sample
+/// of a group has does not apply to the group's problem and is left out. One that others of the group have could not be judged
+/// for this sample: the rest of its rewards would make it look worse or better than it is, so it has no reward at all. Rewards
+/// of weight 0 are only measured. A sample to which nothing applies has no reward.
 ///
 /// # Errors
 /// A sample with another number of rewards than there are weights; a reward or a weight that is not finite.
-pub fn combine_rewards(per_sample: &[Vec<Option<f64>>], weights: &[f64]) -> Result<Vec<Option<f64>>, GrpoError> {
+pub fn combine_rewards(
+    per_sample: &[Vec<Option<f64>>],
+    weights: &[f64],
+    group_size: usize,
+) -> Result<Vec<Option<f64>>, GrpoError> {
     if let Some((index, &value)) = weights.iter().enumerate().find(|(_, w)| !w.is_finite()) {
         return Err(GrpoError::NotFinite { what: "reward weights", index, value, hint: "" });
     }
     let mut combined = Vec::with_capacity(per_sample.len());
-    for (sample, rewards) in per_sample.iter().enumerate() {
-        if rewards.len() != weights.len() {
-            return Err(GrpoError::Length {
-                what: "the rewards of a sample",
-                found: rewards.len(),
-                wanted: weights.len(),
-                why: "one for every reward weight",
-            });
-        }
-        let mut sum = None;
-        for (reward, weight) in rewards.iter().zip(weights) {
-            if let Some(value) = *reward {
-                check_reward(sample, value)?;
-                sum = Some(sum.unwrap_or(0.0) + weight * value);
+    for (number, group) in per_sample.chunks(group_size.max(1)).enumerate() {
+        let applies: Vec<bool> =
+            (0..weights.len()).map(|r| group.iter().any(|s| s.get(r).is_some_and(Option::is_some))).collect();
+        for (i, rewards) in group.iter().enumerate() {
+            if rewards.len() != weights.len() {
+                return Err(GrpoError::Length {
+                    what: "the rewards of a sample",
+                    found: rewards.len(),
+                    wanted: weights.len(),
+                    why: "one for every reward weight",
+                });
             }
+            let (mut sum, mut judged) = (None, true);
+            for ((reward, &weight), &applies) in rewards.iter().zip(weights).zip(&applies) {
+                match *reward {
+                    Some(value) => {
+                        check_reward(number * group_size + i, value)?;
+                        sum = Some(sum.unwrap_or(0.0) + weight * value);
+                    }
+                    None => judged &= !applies || weight == 0.0,
+                }
+            }
+            combined.push(sum.filter(|_| judged));
         }
-        combined.push(sum);
     }
     Ok(combined)
 }

@@ -6,6 +6,7 @@
 
 use crate::advantage::{AdvantageConfig, Advantages, advantages, combine_rewards, sequence_mask};
 use crate::balance;
+use crate::judging::{Judging, sample_and_judge};
 use crate::lanes::{Lane, Lanes};
 use crate::loss_metrics::LossMetrics;
 use crate::normaliser::Normaliser;
@@ -16,10 +17,10 @@ use crate::schedule::Schedule;
 use crate::state::{self, TrainerState};
 use crate::{PackedBatch, TrainError};
 use aha_engine::sampler::mix;
-use aha_engine::{Control, EngineConfig, FinishReason, Request, SamplingParams, generate};
+use aha_engine::{Control, EngineConfig, FinishReason, Request, SamplingParams};
 use aha_kernels::{Optimizer, OptimizerConfig, Precision};
 use aha_model::{Decoder, TextFiles};
-use aha_tasks::{Prompter, RewardSpec, Rewarded, Split, Task, Verdict, rewards};
+use aha_tasks::{Prompter, Reward, Split, Task, Verdict};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -48,7 +49,7 @@ pub struct GrpoConfig {
     /// How rewards become advantages.
     pub advantage: AdvantageConfig,
     /// Rewards and their weights.
-    pub rewards: Vec<RewardSpec>,
+    pub rewards: Vec<Reward>,
     /// Leave completions that were cut at the limit out of the loss.
     pub mask_truncated_completions: bool,
     /// Soft overlong penalty (DAPO eq. 13): tokens before the limit over which it grows to -1, and its weight.
@@ -90,7 +91,10 @@ struct Generation {
     samples: Vec<Sample>,
     metrics: Vec<(String, f64)>,
     seconds: f64,
+    /// What judging took beyond that.
     judge_seconds: f64,
+    /// Seconds of the threads that judge, by reward.
+    timing: Vec<(String, f64)>,
     tokens: usize,
 }
 
@@ -100,6 +104,8 @@ pub struct Grpo<'a> {
     pub config: &'a GrpoConfig,
     /// Problems and judge.
     pub task: &'a dyn Task,
+    /// Other problems and their judge, from a step on.
+    pub later: Option<(u64, &'a dyn Task)>,
     /// Prompts and texts.
     pub prompter: &'a Prompter,
     /// Tokenizer files saved with checkpoints.
@@ -140,7 +146,7 @@ impl Grpo<'_> {
         let mut lanes = Lanes::new(&policy.params, c.gradient_checkpointing);
         let reuse = (c.steps_per_generation.max(1) * c.num_iterations.max(1)) as u64;
         while state.step < c.steps {
-            let generation = self.generate(&policy, state.step / reuse)?;
+            let generation = self.generate(&policy, state.step / reuse, state.step / reuse * reuse)?;
             for turn in 0..reuse.min(c.steps - state.step) {
                 let begin = Instant::now();
                 let refresh =
@@ -168,7 +174,7 @@ impl Grpo<'_> {
                 metrics.extend([("grad_norm".to_owned(), norm), ("learning_rate".to_owned(), learning_rate)]);
                 metrics.extend(generation.metrics.iter().cloned());
                 let train = begin.elapsed().as_secs_f64();
-                let timing = vec![
+                let mut timing = vec![
                     (
                         "step_time".to_owned(),
                         train + if turn == 0 { generation.seconds + generation.judge_seconds } else { 0.0 },
@@ -178,6 +184,9 @@ impl Grpo<'_> {
                     ("time/train".to_owned(), train),
                     ("tokens_per_second".to_owned(), generation.tokens as f64 / (generation.seconds + train).max(1e-9)),
                 ];
+                if turn == 0 {
+                    timing.extend(generation.timing.iter().cloned());
+                }
                 let rollouts =
                     if turn == 0 { generation.samples.iter().map(|s| s.log.clone()).collect() } else { Vec::new() };
                 observer.step(StepReport { step: state.step, total: c.steps, metrics, timing, rollouts })?;
@@ -208,50 +217,43 @@ impl Grpo<'_> {
         Ok((policy, true))
     }
 
+    /// The task after `step` steps.
+    fn task(&self, step: u64) -> &dyn Task {
+        self.later.filter(|(from, _)| step >= *from).map_or(self.task, |(_, task)| task)
+    }
+
     /// Samples, judges and compares one generation.
-    fn generate(&self, policy: &Decoder, number: u64) -> Result<Generation, TrainError> {
+    fn generate(&self, policy: &Decoder, number: u64, step: u64) -> Result<Generation, TrainError> {
         let c = self.config;
-        let begin = Instant::now();
         let count = c.num_prompts * c.steps_per_generation.max(1);
         let first = number * count as u64;
-        let problems =
-            (first..first + count as u64).map(|i| self.task.problem(Split::Train, i)).collect::<Result<Vec<_>, _>>()?;
+        let problems = (first..first + count as u64)
+            .map(|i| self.task(step).problem(Split::Train, i))
+            .collect::<Result<Vec<_>, _>>()?;
         let mut requests = Vec::with_capacity(count);
         for (i, problem) in problems.iter().enumerate() {
             let params = SamplingParams { stop_tokens: self.prompter.stop_tokens().to_vec(), ..c.sampling.clone() };
             let seed = mix(c.seed ^ mix(first + i as u64));
             requests.push(Request { prompt: self.prompter.tokens(problem)?, samples: c.num_generations, params, seed });
         }
-        let control = Control::default();
-        let completions = generate(policy, &requests, &c.engine, &control)?;
-        let seconds = begin.elapsed().as_secs_f64();
-        let begin = Instant::now();
-        let mut samples = Vec::with_capacity(completions.len());
-        let mut per_sample = Vec::with_capacity(completions.len());
+        let mut control = Control::default();
+        let max_tokens = c.sampling.max_new_tokens;
+        let judging = Judging { task: self.task(step), prompter: self.prompter, rewards: &c.rewards, step, max_tokens };
+        let sampled = sample_and_judge(&judging, policy, &requests, &problems, &c.engine, &mut control)?;
+        let count = sampled.completions.len();
+        let (mut samples, mut per_sample) = (Vec::with_capacity(count), Vec::with_capacity(count));
         let mut names: Vec<String> = c.rewards.iter().map(|r| r.name.clone()).collect();
         let mut weights: Vec<f64> = c.rewards.iter().map(|r| r.weight).collect();
         if let Some((_, weight)) = c.overlong {
             names.push("overlong".into());
             weights.push(weight);
         }
-        let tokens = completions.iter().map(|s| s.tokens.len()).sum();
-        for completion in completions {
+        let tokens = sampled.completions.iter().map(|s| s.tokens.len()).sum();
+        for (completion, judged) in sampled.completions.into_iter().zip(sampled.judged) {
             let problem = &problems[completion.request];
-            let text = self.prompter.completion(&completion.tokens)?;
-            let finished = completion.finish == FinishReason::Stop;
-            let judgement = self.task.judge(problem, &text, finished);
-            let rewarded = Rewarded {
-                problem,
-                completion: &text,
-                judgement: &judgement,
-                prefilled_think: self.task.prefilled_think(),
-                finished,
-                tokens: completion.tokens.len(),
-                max_tokens: c.sampling.max_new_tokens,
-            };
-            let mut scores = rewards(&c.rewards, &rewarded);
+            let mut scores = judged.rewards;
             if let Some((buffer, _)) = c.overlong {
-                scores.push(Some(soft_overlong_penalty(completion.tokens.len(), c.sampling.max_new_tokens, buffer)));
+                scores.push(Some(soft_overlong_penalty(completion.tokens.len(), max_tokens, buffer)));
             }
             per_sample.push(scores.clone());
             samples.push(Sample {
@@ -263,17 +265,17 @@ impl Grpo<'_> {
                     problem: problem.id.clone(),
                     family: problem.family.clone(),
                     prompt: problem.question.clone(),
-                    completion: text,
+                    completion: judged.text,
                     rewards: names.iter().cloned().zip(scores).collect(),
                     advantage: None,
-                    verdict: judgement.verdict,
+                    verdict: judged.judgement.verdict,
                     tokens: completion.tokens.len(),
-                    finished,
+                    finished: completion.finish == FinishReason::Stop,
                 },
                 tokens: completion.tokens,
             });
         }
-        let totals = combine_rewards(&per_sample, &weights)?;
+        let totals = combine_rewards(&per_sample, &weights, c.num_generations)?;
         let advantages = advantages(&totals, c.num_generations, &c.advantage)?;
         let truncated: Vec<bool> = samples.iter().map(|s| !s.log.finished).collect();
         let keep = sequence_mask(&advantages.valid, &truncated, c.mask_truncated_completions)?;
@@ -290,7 +292,11 @@ impl Grpo<'_> {
         if c.steps_per_generation > 1 {
             shuffle(&mut samples, mix(c.seed ^ mix(!number)));
         }
-        Ok(Generation { samples, metrics, seconds, judge_seconds: begin.elapsed().as_secs_f64(), tokens })
+        let labels = std::iter::once("verdict").chain(c.rewards.iter().map(|r| r.name.as_str()));
+        let timing =
+            labels.zip(&sampled.reward_seconds).map(|(name, s)| (format!("time/rewards/{name}"), *s)).collect();
+        let (seconds, judge_seconds) = (sampled.generate_seconds, sampled.judge_seconds);
+        Ok(Generation { samples, metrics, seconds, judge_seconds, timing, tokens })
     }
 
     /// Gradients of one optimizer window, micro-batch by micro-batch; everything is normalised by the whole window.

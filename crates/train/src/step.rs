@@ -56,6 +56,18 @@ impl PackedBatch {
         }
     }
 
+    /// From sequences of which only the last hidden state counts, as a reward model reads it.
+    pub fn ends<'a>(sequences: impl IntoIterator<Item = &'a [u32]>) -> Self {
+        let (mut tokens, mut lengths, mut rows) = (Vec::new(), Vec::new(), Vec::new());
+        for sequence in sequences {
+            tokens.extend_from_slice(sequence);
+            lengths.push(sequence.len());
+            rows.push(tokens.len() as u32 - 1);
+        }
+        let segments = Arc::new(Segments::from_lengths(lengths));
+        PackedBatch { tokens: tokens.into(), segments, rows: rows.into(), targets: Vec::new() }
+    }
+
     /// Log-probabilities and entropies of the targets, without remembering anything.
     pub fn logprobs(&self, decoder: &Decoder, tape: &mut Tape, temperature: f32) -> (Vec<f32>, Vec<f32>) {
         let h = self.hidden(decoder, tape);
@@ -81,6 +93,25 @@ impl PackedBatch {
             decoder.block(tape, block, x, &positions, &mut Attend::Packed(self.segments.clone()))
         };
         tape.backward(&decoder.params, grads, h, decoder.head(), &self.targets, temperature, &d_logp, &mut rerun);
+        tape.reset();
+    }
+
+    /// Forward to the scores of all rows, then `gradient(scores)` gives dLoss/dscore, then backward into `grads`.
+    pub fn train_scores(
+        &self,
+        decoder: &Decoder,
+        tape: &mut Tape,
+        grads: &mut Gradients,
+        gradient: impl FnOnce(&[f32]) -> Vec<f32>,
+    ) {
+        let h = self.hidden(decoder, tape);
+        let scores = decoder.score(tape, h);
+        let d_scores = gradient(tape.value(scores));
+        let positions: Arc<[u32]> = self.segments.positions().into();
+        let mut rerun = |tape: &mut Tape, block: usize, x| {
+            decoder.block(tape, block, x, &positions, &mut Attend::Packed(self.segments.clone()))
+        };
+        tape.backward_from(&decoder.params, grads, &[(scores, &d_scores)], &mut rerun);
         tape.reset();
     }
 

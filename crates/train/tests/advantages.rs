@@ -169,12 +169,27 @@ fn rewards_are_summed_with_weights() {
         vec![None, None],
         vec![Some(-2.0), Some(0.0)],
     ];
-    let sums = combine_rewards(&per_sample, &[1.0, 0.1]).unwrap();
+    // Each sample a problem of its own: what it has not, does not apply to the problem.
+    let sums = combine_rewards(&per_sample, &[1.0, 0.1], 1).unwrap();
     assert_eq!(sums, [Some(1.1), Some(0.0), Some(0.1), None, Some(-2.0)]);
     // A weight of 0 measures without rewarding, but the sample was still judged.
-    assert_eq!(combine_rewards(&[vec![Some(1.0)]], &[0.0]).unwrap(), [Some(0.0)]);
-    assert_eq!(combine_rewards(&[], &[1.0]).unwrap(), []);
-    assert_eq!(combine_rewards(&[vec![]], &[]).unwrap(), [None]);
+    assert_eq!(combine_rewards(&[vec![Some(1.0)]], &[0.0], 1).unwrap(), [Some(0.0)]);
+    assert_eq!(combine_rewards(&[], &[1.0], 1).unwrap(), []);
+    assert_eq!(combine_rewards(&[vec![]], &[], 1).unwrap(), [None]);
+}
+
+#[test]
+fn what_could_not_be_judged_counts_neither_as_wrong_nor_as_right() {
+    // Accuracy and format of one problem: the third answer is well formed, but nobody could say whether it is right.
+    let group =
+        vec![vec![Some(1.0), Some(1.0)], vec![Some(0.0), Some(1.0)], vec![None, Some(1.0)], vec![Some(0.0), None]];
+    assert_eq!(combine_rewards(&group, &[1.0, 1.0], 4).unwrap(), [Some(2.0), Some(1.0), None, None]);
+    // What is only measured takes nobody out of a group.
+    assert_eq!(combine_rewards(&group, &[1.0, 0.0], 4).unwrap(), [Some(1.0), Some(0.0), None, Some(0.0)]);
+    // A problem without rules is rewarded by the rest, beside one that has them.
+    let mixed =
+        vec![vec![None, Some(0.5)], vec![None, Some(0.25)], vec![Some(1.0), Some(0.5)], vec![Some(0.0), Some(0.0)]];
+    assert_eq!(combine_rewards(&mixed, &[1.0, 1.0], 2).unwrap(), [Some(0.5), Some(0.25), Some(1.5), Some(0.0)]);
 }
 
 #[test]
@@ -204,12 +219,12 @@ fn bad_input_is_named() {
     );
     assert!(message(&[], 0).starts_with("num_generations is 0"));
     assert_eq!(
-        combine_rewards(&[vec![Some(1.0)]], &[1.0, 0.1]).unwrap_err().to_string(),
+        combine_rewards(&[vec![Some(1.0)]], &[1.0, 0.1], 1).unwrap_err().to_string(),
         "the rewards of a sample has 1 entries, but 2 are needed (one for every reward weight)"
     );
-    assert!(combine_rewards(&[vec![Some(f64::INFINITY)]], &[1.0]).is_err());
+    assert!(combine_rewards(&[vec![Some(f64::INFINITY)]], &[1.0], 1).is_err());
     assert_eq!(
-        combine_rewards(&[], &[f64::NAN]).unwrap_err().to_string(),
+        combine_rewards(&[], &[f64::NAN], 1).unwrap_err().to_string(),
         "reward weights[0] is NaN; it must be finite"
     );
 }

@@ -83,7 +83,7 @@ fn config() -> GrpoConfig {
             max_completion_length: 24,
         },
         advantage: AdvantageConfig::default(),
-        rewards: vec![RewardSpec::new(RewardKind::TagCount, 1.0), RewardSpec::new(RewardKind::Accuracy, 1.0)],
+        rewards: [RewardKind::TagCount, RewardKind::Accuracy].map(|kind| RewardSpec::new(kind, 1.0).into()).to_vec(),
         mask_truncated_completions: false,
         // Lengths give every group different rewards, so that there is something to learn from.
         overlong: Some((20, 1.0)),
@@ -130,7 +130,7 @@ fn train_from(model: fn() -> Decoder, config: &GrpoConfig, folder: &Path, watch:
     let prompter = Prompter::new(tokenizer, PromptStyle::Mini, None, None, None, vec![eos]).expect("valid");
     let task = MiniTask::new("chain", 1, vec![Family::Chain], 0.0, JudgeOptions::default());
     let text = TextFiles::default();
-    let grpo = Grpo { config, task: &task, prompter: &prompter, text: &text };
+    let grpo = Grpo { config, task: &task, later: None, prompter: &prompter, text: &text };
     grpo.run(|| Ok(model()), None, folder, watch).expect("runs").0
 }
 
@@ -251,7 +251,7 @@ fn equal_rewards_teach_nothing_but_kl() {
     let folder = tempfile::tempdir().unwrap();
     let mut c = config();
     c.overlong = None;
-    c.rewards = vec![RewardSpec::new(RewardKind::Format, 1.0)];
+    c.rewards = vec![RewardSpec::new(RewardKind::Format, 1.0).into()];
     c.loss.beta = 0.0;
     let mut watch = Watch::default();
     let trained = train(&c, folder.path(), &mut watch);

@@ -11,7 +11,7 @@ use std::path::Path;
 use super::gguf_blocks;
 use super::gguf_header::{Gguf, GgufTensor, tensor_bytes};
 use super::safetensors::{converter, read_chunks};
-use crate::config::{Arch, ModelConfig, RopeScaling};
+use crate::config::{Arch, Head, ModelConfig, RopeScaling};
 use crate::error::{Error, Result};
 
 /// A GGUF file and which of its matrices is the embedding.
@@ -138,6 +138,7 @@ impl Store {
             eos_token_ids: self.end_tokens(),
             torch_dtype: None,
             deepseek: None,
+            head: Head::default(),
         };
         if arch == Arch::Qwen2 && !config.attention_bias {
             return Err(self.bad("a qwen2 file without blk.0.attn_q.bias"));

@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Arch, DeepseekConfig, ModelConfig, RopeScaling};
+use super::{Arch, DeepseekConfig, Head, ModelConfig, RopeScaling};
 use crate::error::{Error, Result};
 
 impl ModelConfig {
@@ -76,6 +76,7 @@ impl ModelConfig {
             eos_token_ids: token_ids(&json, "eos_token_id")?,
             torch_dtype: json.text("dtype")?.or(json.text("torch_dtype")?).map(str::to_owned),
             deepseek: deepseek.map(Box::new),
+            head: read_head(&json)?,
         };
         config.check()?;
         Ok(config)
@@ -94,7 +95,7 @@ impl ModelConfig {
         // Through the shortest decimal, so that 1e-6 is not written as 9.99999997e-7.
         let eps: f64 = self.rms_norm_eps.to_string().parse().expect("a float prints as a number");
         let mut root = json!({
-            "architectures": [self.arch.architecture()],
+            "architectures": [self.arch.architecture(self.head)],
             "model_type": self.arch.model_type(),
             "vocab_size": self.vocab_size,
             "hidden_size": self.hidden_size,
@@ -132,6 +133,12 @@ impl ModelConfig {
         if let Some(deepseek) = &self.deepseek {
             deepseek.write(map);
         }
+        if self.head == Head::Score {
+            // transformers counts labels by this map; `num_labels` alone is not written by it either.
+            map.insert("id2label".into(), json!({"0": "LABEL_0"}));
+            map.insert("label2id".into(), json!({"LABEL_0": 0}));
+            map.insert("pad_token_id".into(), self.eos_token_ids.first().copied().into());
+        }
         if let Some(dtype) = &self.torch_dtype {
             map.insert("torch_dtype".into(), dtype.as_str().into());
         }
@@ -160,6 +167,23 @@ pub(crate) fn generation_eos(text: &str) -> Result<Vec<u32>> {
 
 fn missing(key: &str) -> Error {
     Error::Config(format!("{key} is missing"))
+}
+
+/// What reads the hidden states, by the class in `architectures`; a language model where none is named.
+fn read_head(json: &Keys) -> Result<Head> {
+    let class = json.map.get("architectures").and_then(|a| a.get(0)?.as_str()).unwrap_or("");
+    if !class.ends_with("ForSequenceClassification") {
+        return Ok(Head::Vocabulary);
+    }
+    let labels = match (json.size("num_labels")?, json.object("id2label")?) {
+        (Some(n), _) => n,
+        (None, Some(map)) => map.len(),
+        (None, None) => 2, // the default of transformers
+    };
+    if labels != 1 {
+        return Err(Error::Config(format!("{class} has {labels} labels; a reward model has one")));
+    }
+    Ok(Head::Score)
 }
 
 /// Refuses settings that change the result and are not implemented.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use aha_model::{Arch, ModelConfig, RopeScaling, SaveDtype, TensorSpec, TextFiles, save_checkpoint};
+use aha_model::{Arch, Head, ModelConfig, RopeScaling, SaveDtype, TensorSpec, TextFiles, save_checkpoint};
 use serde_json::{Map, Value, json};
 
 pub fn tiny(arch: Arch) -> ModelConfig {
@@ -30,6 +30,7 @@ pub fn tiny(arch: Arch) -> ModelConfig {
         eos_token_ids: vec![2],
         torch_dtype: None,
         deepseek: None,
+        head: Head::default(),
     }
 }
 

@@ -112,6 +112,7 @@ pub(crate) const GRPO_KEYS: &[&str] = &[
     "std_kind",
     "mask_truncated_completions",
     "overlong_penalty",
+    "later",
     "rewards",
     "micro_batch_tokens",
     "save_steps",

@@ -28,6 +28,8 @@ mod packing;
 mod plan;
 mod raw;
 mod resolve;
+mod reward_model;
+mod rewards;
 mod section;
 mod settings;
 mod sft;
@@ -46,9 +48,11 @@ pub use optimizer::{MuonSettings, OptimizerSettings, TailSettings};
 pub use packing::PackingSettings;
 pub use plan::{PlannedStage, StageAction, plan, plan_with_files, stage_hash, stage_hashes};
 pub use raw::RawRecipe;
+pub use reward_model::RewardModelStage;
+pub use rewards::{JudgeKind, JudgeSettings, RewardWeight};
 pub use sft::SftStage;
 pub use stage::{
-    EvalStage, ExtendStage, GrpoStage, ModelRef, ModelShape, OverlongPenalty, Precision, PretrainStage, RewardWeight,
+    EvalStage, ExtendStage, GrpoStage, LaterProblems, ModelRef, ModelShape, OverlongPenalty, Precision, PretrainStage,
     Stage, StageKind, StageSettings,
 };
 pub use training::TrainingSettings;

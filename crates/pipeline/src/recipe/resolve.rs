@@ -97,6 +97,10 @@ fn stage(table: &Table, index: usize, earlier: &[Stage], all_names: &[String]) -
             let keys = [super::sft::SFT_KEYS, keys::OPTIMIZER_KEYS].concat();
             StageSettings::Sft(super::sft::sft(&section(&keys)?, &context)?)
         }
+        StageKind::RewardModel => {
+            let keys = [super::reward_model::REWARD_MODEL_KEYS, keys::OPTIMIZER_KEYS].concat();
+            StageSettings::RewardModel(super::reward_model::reward_model(&section(&keys)?, &context)?)
+        }
         StageKind::Grpo => {
             let keys = [keys::GRPO_KEYS, keys::OPTIMIZER_KEYS].concat();
             StageSettings::Grpo(settings::grpo(&section(&keys)?, &context)?)
@@ -126,6 +130,20 @@ impl Context<'_> {
                 section.key(key),
                 stage.kind()
             );
+            return Err(section.conflict(key, message));
+        }
+        Ok(ModelRef::Stage(text.to_owned()))
+    }
+
+    /// The reward model that `text` means.
+    pub(crate) fn reward_model(&self, section: &Section<'_>, key: &str, text: &str) -> Result<ModelRef, RecipeError> {
+        if text.contains(['/', '\\', '.']) || self.all_names.len() <= 1 {
+            return Ok(ModelRef::Path(text.to_owned()));
+        }
+        let stage = self.earlier_stage(section, key, text, " (for a folder, write `./NAME`)")?;
+        if stage.kind() != StageKind::RewardModel {
+            let message =
+                format!("`{}` is `{text}`, a {} stage; name a reward_model stage", section.key(key), stage.kind());
             return Err(section.conflict(key, message));
         }
         Ok(ModelRef::Stage(text.to_owned()))
@@ -200,6 +218,7 @@ impl Context<'_> {
                 StageSettings::Corpus(_)
                 | StageSettings::ColdStart(_)
                 | StageSettings::Reject(_)
+                | StageSettings::RewardModel(_)
                 | StageSettings::Eval(_) => return None,
             }
         }

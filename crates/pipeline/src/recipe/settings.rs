@@ -10,9 +10,10 @@ use super::keys::{MODEL_KEYS, PROMPT_STYLES};
 use super::optimizer::{Defaults, optimizer};
 use super::raw::Table;
 use super::resolve::Context;
-use super::section::{ABOVE_ONE, FINITE, NOT_NEGATIVE, NUCLEUS, POSITIVE, Section};
+use super::rewards::rewards;
+use super::section::{ABOVE_ONE, NOT_NEGATIVE, NUCLEUS, POSITIVE, Section};
 use super::stage::{
-    EvalStage, ExtendStage, GrpoStage, ModelRef, ModelShape, OverlongPenalty, Precision, PretrainStage, RewardWeight,
+    EvalStage, ExtendStage, GrpoStage, LaterProblems, ModelRef, ModelShape, OverlongPenalty, Precision, PretrainStage,
 };
 use super::training::training;
 
@@ -152,8 +153,29 @@ pub(crate) fn grpo(section: &Section<'_>, context: &Context<'_>) -> Result<GrpoS
         speculative_decoding: section.boolean("speculative_decoding")?.unwrap_or(false),
         overlong_penalty: overlong(section, max_completion_length)?,
         task_options: section.table("task_options")?.map(Table::to_toml).unwrap_or_default(),
-        rewards: rewards(section)?,
+        later: later(section, steps)?,
+        rewards: rewards(section, context)?,
     })
+}
+
+fn later(section: &Section<'_>, steps: u64) -> Result<Option<LaterProblems>, RecipeError> {
+    let Some(table) = section.table("later")? else {
+        return Ok(None);
+    };
+    let own = Section::new(table, &section.key("later"), &[&["from_step", "task", "task_options"]])?;
+    let wanted = "a whole number of at least 1";
+    let from_step = own.integer("from_step", 1)?.ok_or_else(|| own.missing("from_step", wanted))?;
+    if from_step >= steps {
+        let message = format!("`{}` is {from_step}, but the stage ends after {steps} steps", own.key("from_step"));
+        return Err(own.conflict("from_step", message));
+    }
+    let task = own.string("task", TASK_WANTED)?.or(section.string("task", TASK_WANTED)?);
+    let options = own.table("task_options")?.or(section.table("task_options")?);
+    Ok(Some(LaterProblems {
+        from_step,
+        task: task.ok_or_else(|| section.missing("task", TASK_WANTED))?,
+        task_options: options.map(Table::to_toml).unwrap_or_default(),
+    }))
 }
 
 fn overlong(section: &Section<'_>, limit: usize) -> Result<Option<OverlongPenalty>, RecipeError> {
@@ -171,32 +193,6 @@ fn overlong(section: &Section<'_>, limit: usize) -> Result<Option<OverlongPenalt
         return Err(own.conflict("cache_length", message));
     }
     Ok(Some(OverlongPenalty { cache_length, weight: own.number("weight", &POSITIVE)?.unwrap_or(1.0) }))
-}
-
-fn rewards(section: &Section<'_>) -> Result<Vec<RewardWeight>, RecipeError> {
-    let wanted = "a list such as [{ name = \"accuracy\", weight = 1.0 }], at least one";
-    let Some(tables) = section.tables("rewards", wanted)? else {
-        return Ok(["accuracy", "format"].map(|name| RewardWeight { name: name.to_owned(), weight: 1.0 }).to_vec());
-    };
-    if tables.is_empty() {
-        return Err(section.wrong("rewards", wanted));
-    }
-    let mut rewards: Vec<RewardWeight> = Vec::with_capacity(tables.len());
-    for (i, table) in tables.into_iter().enumerate() {
-        let path = section.key(&format!("rewards.{}", table.name().map_or_else(|| i.to_string(), str::to_owned)));
-        let own = Section::new(table, &path, &[&["name", "weight"]])?;
-        let name_wanted = "the name of a reward";
-        let name = own.string("name", name_wanted)?.ok_or_else(|| own.missing("name", name_wanted))?;
-        if rewards.iter().any(|reward| reward.name == name) {
-            return Err(own.conflict("name", format!("the reward `{name}` is in `{}` twice", section.key("rewards"))));
-        }
-        rewards.push(RewardWeight { name, weight: own.number("weight", &FINITE)?.unwrap_or(1.0) });
-    }
-    if rewards.iter().all(|reward| reward.weight == 0.0) {
-        let message = format!("all weights in `{}` are 0, so there is nothing to learn", section.key("rewards"));
-        return Err(section.conflict("rewards", message));
-    }
-    Ok(rewards)
 }
 
 pub(crate) fn eval(section: &Section<'_>, context: &Context<'_>) -> Result<EvalStage, RecipeError> {

@@ -12,6 +12,8 @@ use serde::{Serialize, Serializer};
 use super::corpus::CorpusStage;
 use super::curation::CurationStage;
 use super::optimizer::OptimizerSettings;
+use super::reward_model::RewardModelStage;
+use super::rewards::RewardWeight;
 use super::sft::SftStage;
 use super::training::TrainingSettings;
 
@@ -37,6 +39,8 @@ pub enum StageSettings {
     Extend(ExtendStage),
     /// Trains a model on conversations.
     Sft(SftStage),
+    /// Trains a model to score responses.
+    RewardModel(RewardModelStage),
     /// Reinforcement learning with group-relative advantages.
     Grpo(GrpoStage),
     /// Samples a model and makes the data of its cold start.
@@ -58,6 +62,8 @@ pub enum StageKind {
     Extend,
     /// Supervised fine-tuning.
     Sft,
+    /// A reward model.
+    RewardModel,
     /// Reinforcement learning.
     Grpo,
     /// Cold-start data.
@@ -70,11 +76,12 @@ pub enum StageKind {
 
 impl StageKind {
     /// Every kind with its name in a recipe.
-    pub const ALL: [(&'static str, Self); 8] = [
+    pub const ALL: [(&'static str, Self); 9] = [
         ("corpus", Self::Corpus),
         ("pretrain", Self::Pretrain),
         ("extend", Self::Extend),
         ("sft", Self::Sft),
+        ("reward_model", Self::RewardModel),
         ("grpo", Self::Grpo),
         ("cold_start", Self::ColdStart),
         ("reject", Self::Reject),
@@ -88,6 +95,7 @@ impl StageKind {
             Self::Pretrain => "pretrain",
             Self::Extend => "extend",
             Self::Sft => "sft",
+            Self::RewardModel => "reward_model",
             Self::Grpo => "grpo",
             Self::ColdStart => "cold_start",
             Self::Reject => "reject",
@@ -95,7 +103,7 @@ impl StageKind {
         }
     }
 
-    /// Whether the stage leaves a model behind.
+    /// Whether the stage leaves a language model behind.
     pub fn makes_model(self) -> bool {
         matches!(self, Self::Pretrain | Self::Extend | Self::Sft | Self::Grpo)
     }
@@ -120,6 +128,7 @@ impl Stage {
             StageSettings::Pretrain(_) => StageKind::Pretrain,
             StageSettings::Extend(_) => StageKind::Extend,
             StageSettings::Sft(_) => StageKind::Sft,
+            StageSettings::RewardModel(_) => StageKind::RewardModel,
             StageSettings::Grpo(_) => StageKind::Grpo,
             StageSettings::ColdStart(_) => StageKind::ColdStart,
             StageSettings::Reject(_) => StageKind::Reject,
@@ -134,9 +143,8 @@ impl Stage {
             StageSettings::Pretrain(s) => vec![&s.training.corpus],
             StageSettings::Extend(s) => std::iter::once(s.training.corpus.as_str()).chain(s.model.stage()).collect(),
             StageSettings::Sft(s) => s.references().filter_map(ModelRef::stage).collect(),
-            StageSettings::Grpo(s) => {
-                std::iter::once(&s.model).chain(&s.reference).filter_map(ModelRef::stage).collect()
-            }
+            StageSettings::RewardModel(s) => s.model.stage().into_iter().collect(),
+            StageSettings::Grpo(s) => s.references().filter_map(ModelRef::stage).collect(),
             StageSettings::ColdStart(s) | StageSettings::Reject(s) => s.inputs(),
             StageSettings::Eval(s) => s.model.iter().filter_map(ModelRef::stage).collect(),
         };
@@ -152,12 +160,21 @@ impl Stage {
             StageSettings::Pretrain(_) => return Vec::new(),
             StageSettings::Extend(s) => return s.model.path().into_iter().collect(),
             StageSettings::Sft(s) => return s.references().filter_map(ModelRef::path).collect(),
-            StageSettings::Grpo(s) => (std::iter::once(&s.model).chain(&s.reference).collect(), &s.task_options),
+            StageSettings::RewardModel(s) => {
+                return s.model.path().into_iter().chain(s.data.iter().map(String::as_str)).collect();
+            }
+            StageSettings::Grpo(s) => (s.references().collect(), &s.task_options),
             StageSettings::ColdStart(s) | StageSettings::Reject(s) => return s.external_inputs(),
             StageSettings::Eval(s) => (s.model.iter().collect(), &s.task_options),
         };
         let mut paths: Vec<&str> = models.into_iter().filter_map(ModelRef::path).collect();
-        paths.extend(["data", "eval_data"].iter().filter_map(|key| options.get(*key)?.as_str()));
+        let later = match &self.settings {
+            StageSettings::Grpo(s) => s.later.as_ref().map(|l| &l.task_options),
+            _ => None,
+        };
+        for options in std::iter::once(options).chain(later) {
+            paths.extend(["data", "eval_data"].iter().filter_map(|key| options.get(*key)?.as_str()));
+        }
         paths.sort_unstable();
         paths.dedup();
         paths
@@ -303,15 +320,6 @@ pub struct ExtendStage {
     pub training: TrainingSettings,
 }
 
-/// One reward and its weight in the sum.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct RewardWeight {
-    /// The reward, as the task calls it.
-    pub name: String,
-    /// Its weight; 0 measures without rewarding. Default 1.
-    pub weight: f64,
-}
-
 /// The soft overlong punishment of DAPO: up to `-weight` over the last `cache_length` tokens before
 /// `max_completion_length`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -320,6 +328,18 @@ pub struct OverlongPenalty {
     pub cache_length: usize,
     /// The penalty at the limit. Default 1.
     pub weight: f64,
+}
+
+/// Other problems from a step on: R1 adds general prompts in the last part of its second stage (long version, 3.2.2).
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LaterProblems {
+    /// Steps before the first with these problems; whole generations.
+    pub from_step: u64,
+    /// The task they come from. Default the stage's.
+    pub task: String,
+    /// Its options. Default the stage's.
+    #[serde(skip_serializing_if = "toml::Table::is_empty")]
+    pub task_options: toml::Table,
 }
 
 /// Reinforcement learning with group-relative advantages (R1-Zero).
@@ -412,11 +432,20 @@ pub struct GrpoStage {
     /// Options of the task (`data`, `eval_data`, ...), read by the tasks crate.
     #[serde(skip_serializing_if = "toml::Table::is_empty")]
     pub task_options: toml::Table,
+    /// Other problems from a step on. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub later: Option<LaterProblems>,
     /// The rewards. Default `accuracy` and `format` with equal weight (R1).
     pub rewards: Vec<RewardWeight>,
 }
 
 impl GrpoStage {
+    /// Every model it uses.
+    pub(super) fn references(&self) -> impl Iterator<Item = &ModelRef> {
+        let rewards = self.rewards.iter().filter_map(|r| r.model.as_ref());
+        std::iter::once(&self.model).chain(&self.reference).chain(rewards)
+    }
+
     /// The settings of the loss.
     pub fn loss_config(&self) -> PolicyLossConfig {
         PolicyLossConfig {

@@ -1,6 +1,6 @@
 //! Measuring models on held-out problems.
 
-use super::grpo::{model_path, style, task};
+use super::grpo::{model_path, problems, style};
 use super::observer::store;
 use crate::PipelineError;
 use crate::models::OpenModel;
@@ -17,7 +17,7 @@ const MEASURED_BYTES: usize = 20_000;
 
 pub(crate) fn run(context: &mut Context, name: &str, s: &EvalStage) -> Result<StageEnd, PipelineError> {
     let seed = context.recipe.seed.wrapping_add(s.seed_offset);
-    let task = task(name, &s.task, &options(context, s)?, seed)?;
+    let task = problems(name, &s.task, &options(context, s)?, seed)?;
     let total_steps = Some(s.model.len() as u64);
     context.listeners.event(&Event::StageStarted {
         stage: name.to_owned(),

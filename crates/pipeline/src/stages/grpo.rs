@@ -1,6 +1,7 @@
 //! Reinforcement learning on verifiable rewards, from an earlier stage's model or one on disk.
 
 use super::observer::{Midway, RunObserver};
+use super::rewards::rewards;
 use crate::PipelineError;
 use crate::models::OpenModel;
 use crate::recipe::{GrpoStage, ModelRef};
@@ -10,7 +11,7 @@ use aha_engine::{EngineConfig, SamplingParams};
 use aha_eval::EvalSettings;
 use aha_model::SaveDtype;
 use aha_runs::{Event, Listener};
-use aha_tasks::{PromptStyle, RewardKind, RewardSpec, Task};
+use aha_tasks::{PromptStyle, Task};
 use aha_train::grpo::{Grpo, GrpoConfig};
 use aha_train::{TrainError, state};
 use std::path::PathBuf;
@@ -24,7 +25,12 @@ pub(crate) fn model_path(context: &Context, model: &ModelRef) -> Result<PathBuf,
 }
 
 /// The task of a stage.
-pub(crate) fn task(stage: &str, name: &str, options: &toml::Table, seed: u64) -> Result<Box<dyn Task>, PipelineError> {
+pub(crate) fn problems(
+    stage: &str,
+    name: &str,
+    options: &toml::Table,
+    seed: u64,
+) -> Result<Box<dyn Task>, PipelineError> {
     let options: aha_tasks::TaskOptions = options.clone().try_into().map_err(|e: toml::de::Error| {
         PipelineError::Stage { stage: stage.to_owned(), problem: format!("task_options: {}", e.message()) }
     })?;
@@ -46,15 +52,9 @@ pub(crate) fn run(context: &mut Context, name: &str, s: &GrpoStage, hash: &str) 
     let train_error = |source| PipelineError::Train { stage: name.to_owned(), source };
     let model = OpenModel::open(&model_path(context, &s.model)?)?;
     let prompter = model.prompter(style(&s.prompt_style), s.system_prompt.clone(), s.prompt_suffix.clone())?;
-    let task = task(name, &s.task, &s.task_options, seed)?;
-    let mut rewards = Vec::new();
-    for r in &s.rewards {
-        let kind: RewardKind = r.name.parse().map_err(|e: aha_tasks::reward::UnknownReward| PipelineError::Stage {
-            stage: name.to_owned(),
-            problem: e.to_string(),
-        })?;
-        rewards.push(RewardSpec::new(kind, r.weight));
-    }
+    let task = problems(name, &s.task, &s.task_options, seed)?;
+    let rewards = rewards(context, name, s)?;
+    let later = s.later.as_ref().map(|l| problems(name, &l.task, &l.task_options, seed)).transpose()?;
     let sampling = SamplingParams {
         temperature: s.temperature as f32,
         top_p: s.top_p as f32,
@@ -111,7 +111,8 @@ pub(crate) fn run(context: &mut Context, name: &str, s: &GrpoStage, hash: &str) 
         },
     };
     let mut observer = RunObserver::open(context, name, resume, s.log_rollouts as usize, Some(midway))?;
-    let trainer = Grpo { config: &config, task: &*task, prompter: &prompter, text: &model.text };
+    let later = s.later.as_ref().map(|l| l.from_step).zip(later.as_deref());
+    let trainer = Grpo { config: &config, task: &*task, later, prompter: &prompter, text: &model.text };
     let fresh = || model.decoder(s.precision).map_err(|e| TrainError::Observer(e.to_string()));
     let (policy, finished) =
         trainer.run(fresh, reference, &paths.checkpoints_dir(), &mut observer).map_err(train_error)?;

@@ -8,4 +8,8 @@ pub(crate) mod extend;
 pub mod grpo;
 mod observer;
 pub mod pretrain;
+pub(crate) mod reward_model;
+mod rewards;
 pub(crate) mod sft;
+
+pub(crate) use grpo::style;

@@ -8,7 +8,7 @@ use crate::recipe::{CorpusStage, ModelShape, PretrainStage, StageSettings, Train
 use crate::run::{Context, StageEnd};
 use aha_data::DataError;
 use aha_data::corpus::CorpusConfig;
-use aha_model::{Arch, Decoder, ModelConfig, RopeScaling, SaveDtype, TextFiles, Tokenizer};
+use aha_model::{Arch, Decoder, Head, ModelConfig, RopeScaling, SaveDtype, TextFiles, Tokenizer};
 use aha_runs::{Event, Listener};
 use aha_train::pretrain::{Documents, PretrainConfig};
 use aha_train::state;
@@ -183,5 +183,6 @@ fn model_config(m: &ModelShape, vocab_size: usize, eos: u32) -> ModelConfig {
         eos_token_ids: vec![eos],
         torch_dtype: None,
         deepseek: m.deepseek.as_ref().map(|d| Box::new(d.config.clone())),
+        head: Head::default(),
     }
 }

@@ -115,12 +115,16 @@ impl Subject {
         }
     }
 
-    /// As a problem. Requests say in the columns that their group is "general", whether their set is "helpful" or "safety",
-    /// and the turns before the question as "history".
+    /// As a problem. Its columns say the "group" ("reasoning", "code" or "general"); requests also whether their "set" is "helpful"
+    /// or "safety", and the turns before the question as "history".
     pub fn problem(&self, language: Language, model: &str) -> Problem {
-        let mut columns = Map::new();
+        let group = match self {
+            Subject::Puzzle(_) => "reasoning",
+            Subject::Code(_) => "code",
+            Subject::General(_) => "general",
+        };
+        let mut columns = Map::from_iter([("group".to_owned(), Value::from(group))]);
         if let Subject::General(r) = self {
-            columns.insert("group".into(), "general".into());
             columns.insert("set".into(), if r.kind.is_safety() { "safety" } else { "helpful" }.into());
             if let Some((user, assistant)) = r.history(language) {
                 let turns = json!([{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]);
