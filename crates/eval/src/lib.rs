@@ -12,8 +12,10 @@ mod preference;
 mod record;
 mod report;
 mod sample;
+pub mod stages;
 mod stats;
 mod summary;
+mod table;
 
 pub use compare::{PairedDifference, paired_difference};
 pub use estimators::{consensus, pass_at_k};
@@ -24,3 +26,4 @@ pub use report::{Curve, ReportInput, SampleEntry, SampleGroup, render_curves_svg
 pub use sample::{EvalError, EvalSettings, Evaluated, evaluate};
 pub use stats::{bootstrap_interval, mean, standard_error};
 pub use summary::{EvalSummary, Measures, summarise};
+pub use table::{Cell, Table};

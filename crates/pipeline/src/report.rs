@@ -3,8 +3,10 @@
 use crate::PipelineError;
 use crate::recipe::{Recipe, StageKind};
 use crate::run::Context;
+use crate::stages::table::JSON as TABLES;
 use aha_eval::{
-    Curve, EvalSummary, ReportInput, SampleEntry, SampleGroup, SampleRecord, Verdict, render_curves_svg, render_report,
+    Curve, EvalSummary, ReportInput, SampleEntry, SampleGroup, SampleRecord, Table, Verdict, render_curves_svg,
+    render_report,
 };
 use aha_runs::RunPaths;
 use aha_tasks::text::{REFLECTIVE_CHINESE, REFLECTIVE_ENGLISH};
@@ -137,6 +139,16 @@ fn group(lines: Vec<Line>) -> SampleGroup {
     }
 }
 
+/// What table stages left.
+fn tables(recipe: &Recipe, paths: &RunPaths) -> Result<Vec<Table>, PipelineError> {
+    let mut all = Vec::new();
+    for stage in recipe.stages.iter().filter(|s| s.kind() == StageKind::Table) {
+        let Ok(text) = std::fs::read_to_string(paths.stage(&stage.name)?.root().join(TABLES)) else { continue };
+        all.extend(serde_json::from_str::<Vec<Table>>(&text).unwrap_or_default());
+    }
+    Ok(all)
+}
+
 /// Writes `report.html` and `curves.svg`.
 pub(crate) fn write(context: &Context) -> Result<(), PipelineError> {
     let paths = context.dir.paths();
@@ -164,6 +176,7 @@ pub(crate) fn write(context: &Context) -> Result<(), PipelineError> {
         evals,
         samples: samples(context.recipe, paths)?,
         notes: Vec::new(),
+        tables: tables(context.recipe, paths)?,
         reflective_terms: REFLECTIVE_ENGLISH.iter().chain(&REFLECTIVE_CHINESE).map(|w| (*w).to_owned()).collect(),
     };
     aha_runs::write_atomic(paths.report(), render_report(&input).as_bytes())?;

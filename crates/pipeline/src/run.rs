@@ -196,6 +196,7 @@ fn run_stage(context: &mut Context, stage: &Stage, hash: &str) -> Result<bool, P
         StageSettings::Grpo(s) => stages::grpo::run(context, &stage.name, s, hash),
         StageSettings::ColdStart(s) | StageSettings::Reject(s) => stages::curation::run(context, &stage.name, s),
         StageSettings::Eval(s) => stages::eval::run(context, &stage.name, s),
+        StageSettings::Table(s) => stages::table::run(context, &stage.name, s),
     };
     row.wall_s = previous + begin.elapsed().as_secs_f64();
     row.status = match &result {

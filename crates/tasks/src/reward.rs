@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::extract::tags_once;
 use crate::format::{chain_of_thought, r1_shape, r1_shape_lenient, zero_shape_lenient};
 use crate::language::{TextLanguage, share};
+use crate::mini::general::quality;
 use crate::problem::{Judgement, Language, Problem, Verdict};
 use crate::repetition::{NGRAM, length, repetition};
 
@@ -34,11 +35,14 @@ pub enum RewardKind {
     LengthPenalty,
     /// Minus the share of n-grams that occurred before.
     RepetitionPenalty,
+    /// True quality of an answer to a request of the miniature world, 0 to 1: a verifier that no reward model has seen, to be
+    /// measured with weight 0 beside one. None elsewhere.
+    Quality,
 }
 
 impl RewardKind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Accuracy,
         Self::Format,
         Self::TagCount,
@@ -48,6 +52,7 @@ impl RewardKind {
         Self::LanguageConsistency,
         Self::LengthPenalty,
         Self::RepetitionPenalty,
+        Self::Quality,
     ];
 
     /// Name as in a recipe.
@@ -62,6 +67,7 @@ impl RewardKind {
             Self::LanguageConsistency => "language_consistency",
             Self::LengthPenalty => "length_penalty",
             Self::RepetitionPenalty => "repetition_penalty",
+            Self::Quality => "quality",
         }
     }
 }
@@ -181,6 +187,7 @@ pub fn rewards(specs: &[RewardSpec], of: &Rewarded<'_>) -> Vec<Option<f64>> {
         }
         RewardKind::LengthPenalty => Some(-length(of.tokens, of.max_tokens)),
         RewardKind::RepetitionPenalty => Some(-repetition(completion, NGRAM)),
+        RewardKind::Quality => quality(of.problem, completion).map(|q| if of.finished { q } else { 0.0 }),
     };
     specs.iter().map(|spec| value(spec.kind)).collect()
 }
@@ -217,7 +224,8 @@ mod tests {
     fn values() {
         let whole = "<think>so it is</think><answer>1</answer>";
         let got = all("How many are there?", whole, &judgement(Verdict::Correct, true));
-        assert_eq!(got, [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, -0.5, 0.0].map(Some));
+        assert_eq!(got[..9], [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, -0.5, 0.0].map(Some));
+        assert_eq!(got[9..], [None]);
         let open = "<think>so it is</think><answer>1";
         let got = all("How many are there?", open, &judgement(Verdict::Incorrect, false));
         assert_eq!(got[..6], [0.0, 0.0, 0.75, 0.0, 1.0, 1.0].map(Some));

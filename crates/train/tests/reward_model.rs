@@ -176,7 +176,11 @@ fn checkpointing_blocks_changes_no_bit() {
         let mut optimizer = Optimizer::new(AdamWConfig::default(), &model.params);
         let mut lanes = Lanes::new(&model.params, checkpointing);
         step(&mut model, &mut optimizer, &mut lanes, &batch, 1e-3, 0.0);
-        model.params.iter().flat_map(|(_, p)| p.data.iter().map(|v| v.to_bits()).collect::<Vec<_>>()).collect::<Vec<_>>()
+        model
+            .params
+            .iter()
+            .flat_map(|(_, p)| p.data.iter().map(|v| v.to_bits()).collect::<Vec<_>>())
+            .collect::<Vec<_>>()
     };
     assert_eq!(run(false), run(true));
 }

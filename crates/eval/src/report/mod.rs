@@ -13,7 +13,7 @@ mod tables;
 
 use std::fmt::Write as _;
 
-use crate::{EvalSummary, NeedleMap, Verdict};
+use crate::{EvalSummary, NeedleMap, Table, Verdict};
 use html::{duration, escape};
 
 pub use picture::render_curves_svg;
@@ -90,6 +90,8 @@ pub struct ReportInput {
     pub reflective_terms: Vec<String>,
     /// Remarks, one paragraph each.
     pub notes: Vec<String>,
+    /// Further tables.
+    pub tables: Vec<Table>,
 }
 
 /// Renders the page. Never panics, whatever the input; the same input gives the same bytes.
@@ -115,6 +117,7 @@ pub fn render_report(input: &ReportInput) -> String {
     tables::tiles(&mut page, &evals);
     notes(&mut page, &input.notes);
     tables::story(&mut page, &evals);
+    further(&mut page, &input.tables);
     tables::families(&mut page, &evals);
     heat::section(&mut page, &maps);
     curves(&mut page, &input.curves);
@@ -151,6 +154,30 @@ fn notes(page: &mut String, notes: &[String]) {
         let _ = writeln!(page, "<p>{}</p>", escape(note));
     }
     page.push_str("</section>\n");
+}
+
+fn further(page: &mut String, tables: &[Table]) {
+    for table in tables {
+        let kept = table.kept_columns();
+        let _ = write!(
+            page,
+            "<section>\n<h2>{}</h2>\n<p class=\"lede\">{}</p>\n<div class=\"card scroll\"><table>\n<thead><tr><th></th>",
+            escape(&table.title),
+            escape(&table.note)
+        );
+        for c in &kept {
+            let _ = write!(page, "<th>{}</th>", escape(&table.columns[*c]));
+        }
+        page.push_str("</tr></thead>\n<tbody>\n");
+        for (name, cells) in &table.rows {
+            let _ = write!(page, "<tr><th>{}</th>", escape(name));
+            for c in &kept {
+                let _ = write!(page, "<td>{}</td>", cells.get(*c).copied().unwrap_or_default().text());
+            }
+            page.push_str("</tr>\n");
+        }
+        page.push_str("</tbody>\n</table></div>\n</section>\n");
+    }
 }
 
 fn curves(page: &mut String, curves: &[Curve]) {

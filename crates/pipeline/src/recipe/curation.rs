@@ -9,7 +9,7 @@ use super::error::{Origin, RecipeError};
 use super::raw::{Table, Value};
 use super::resolve::Context;
 use super::section::{NUCLEUS, POSITIVE, Section};
-use super::settings::{MODEL_WANTED, TASK_WANTED, completion_length, precision, prompt_style};
+use super::settings::{MODEL_WANTED, TASK_WANTED, completion_length, few_shot, precision, prompt_style};
 use super::stage::{ModelRef, Precision, StageKind};
 
 pub(crate) const CURATION_KEYS: &[&str] = &[
@@ -127,11 +127,6 @@ pub(crate) fn curation(
 ) -> Result<CurationStage, RecipeError> {
     let name = section.string("model", MODEL_WANTED)?.ok_or_else(|| section.missing("model", MODEL_WANTED))?;
     let model = context.model(section, "model", &name)?;
-    let few_shot = section.string("few_shot", "the name of an earlier stage of data, or the path of a file")?;
-    let few_shot = few_shot.map(|text| {
-        let stage = context.data(section, "few_shot", &text)?;
-        Ok(stage.map_or(ModelRef::Path(text), ModelRef::Stage))
-    });
     let choices = [("none", Decide::None), ("rule", Decide::Rule), ("people", Decide::People)];
     let decide = if kind == StageKind::Reject { Decide::None } else { Decide::Rule };
     let max_completion_length = completion_length(section, context, &[&model])?;
@@ -141,7 +136,7 @@ pub(crate) fn curation(
         prompt_style: prompt_style(section)?,
         system_prompt: section.string("system_prompt", "a text")?,
         prompt_suffix: section.string("prompt_suffix", "a text")?,
-        few_shot: few_shot.transpose()?,
+        few_shot: few_shot(section, context)?,
         few_shot_examples: section.size("few_shot_examples", 1)?.unwrap_or(1),
         problems: section.integer("problems", 1)?.unwrap_or(1000),
         samples: section.size("samples", 1)?.unwrap_or(4),

@@ -97,6 +97,7 @@ pub(crate) fn shape(table: &Table, path: &str) -> Result<ModelShape, RecipeError
         num_nextn_predict_layers: or("num_nextn_predict_layers", 0)?,
     };
     Ok(ModelShape {
+        architecture: None,
         hidden_size: needed("hidden_size")?,
         intermediate_size: needed("intermediate_size")?,
         num_hidden_layers: needed("num_hidden_layers")?,

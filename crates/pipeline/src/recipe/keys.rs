@@ -130,6 +130,8 @@ pub(crate) const GRPO_KEYS: &[&str] = &[
 pub(crate) const EVAL_KEYS: &[&str] = &[
     "model",
     "label",
+    "few_shot",
+    "few_shot_examples",
     "task",
     "task_options",
     "prompt_style",

@@ -34,6 +34,7 @@ mod section;
 mod settings;
 mod sft;
 mod stage;
+mod table;
 mod training;
 
 use serde::Serialize;
@@ -55,6 +56,7 @@ pub use stage::{
     EvalStage, ExtendStage, GrpoStage, LaterProblems, ModelRef, ModelShape, OverlongPenalty, Precision, PretrainStage,
     Stage, StageKind, StageSettings,
 };
+pub use table::TableStage;
 pub use training::TrainingSettings;
 
 /// A recipe as resolved: complete and checked.

@@ -110,6 +110,7 @@ fn stage(table: &Table, index: usize, earlier: &[Stage], all_names: &[String]) -
             if kind == StageKind::Reject { StageSettings::Reject(settings) } else { StageSettings::ColdStart(settings) }
         }
         StageKind::Eval => StageSettings::Eval(settings::eval(&section(keys::EVAL_KEYS)?, &context)?),
+        StageKind::Table => StageSettings::Table(super::table::table(&section(super::table::TABLE_KEYS)?, &context)?),
     };
     Ok(Stage { name, settings })
 }
@@ -219,7 +220,8 @@ impl Context<'_> {
                 | StageSettings::ColdStart(_)
                 | StageSettings::Reject(_)
                 | StageSettings::RewardModel(_)
-                | StageSettings::Eval(_) => return None,
+                | StageSettings::Eval(_)
+                | StageSettings::Table(_) => return None,
             }
         }
     }

@@ -52,7 +52,10 @@ pub(crate) fn extend(section: &Section<'_>, context: &Context<'_>) -> Result<Ext
 
 fn model_shape(table: &Table, path: &str) -> Result<ModelShape, RecipeError> {
     let any = Section::new(table, path, &[MODEL_KEYS, deepseek::SHAPE_KEYS])?;
-    if any.choice("architecture", &[("llama", false), ("deepseek_v3", true)])?.unwrap_or(false) {
+    let architectures =
+        [("llama", None), ("qwen2", Some("qwen2")), ("qwen3", Some("qwen3")), ("deepseek_v3", Some("deepseek_v3"))];
+    let architecture = any.choice("architecture", &architectures)?.flatten();
+    if architecture == Some("deepseek_v3") {
         return deepseek::shape(table, path);
     }
     let section = Section::new(table, path, &[MODEL_KEYS])?;
@@ -82,6 +85,7 @@ fn model_shape(table: &Table, path: &str) -> Result<ModelShape, RecipeError> {
         return Err(section.conflict("head_dim", message));
     }
     Ok(ModelShape {
+        architecture,
         hidden_size,
         intermediate_size: needed("intermediate_size")?,
         num_hidden_layers: needed("num_hidden_layers")?,
@@ -230,6 +234,8 @@ pub(crate) fn eval(section: &Section<'_>, context: &Context<'_>) -> Result<EvalS
         prompt_style: prompt_style(section)?,
         system_prompt: section.string("system_prompt", "a text")?,
         prompt_suffix: section.string("prompt_suffix", "a text")?,
+        few_shot: few_shot(section, context)?,
+        few_shot_examples: section.size("few_shot_examples", 1)?.unwrap_or(1),
         problems: section.integer("problems", 1)?.unwrap_or(200),
         samples: section.integer("samples", 1)?.unwrap_or(16),
         temperature: section.number("temperature", &POSITIVE)?.unwrap_or(0.6),
@@ -240,6 +246,16 @@ pub(crate) fn eval(section: &Section<'_>, context: &Context<'_>) -> Result<EvalS
         speculative_decoding: section.boolean("speculative_decoding")?.unwrap_or(false),
         task_options: section.table("task_options")?.map(Table::to_toml).unwrap_or_default(),
     })
+}
+
+/// Worked examples: a stage of data or a file.
+pub(super) fn few_shot(section: &Section<'_>, context: &Context<'_>) -> Result<Option<ModelRef>, RecipeError> {
+    let few_shot = section.string("few_shot", "the name of an earlier stage of data, or the path of a file")?;
+    let few_shot = few_shot.map(|text| {
+        let stage = context.data(section, "few_shot", &text)?;
+        Ok(stage.map_or(ModelRef::Path(text), ModelRef::Stage))
+    });
+    few_shot.transpose()
 }
 
 /// A stage's name, or the last part of a path without `.gguf`.

@@ -15,6 +15,7 @@ use super::optimizer::OptimizerSettings;
 use super::reward_model::RewardModelStage;
 use super::rewards::RewardWeight;
 use super::sft::SftStage;
+use super::table::TableStage;
 use super::training::TrainingSettings;
 
 /// One stage.
@@ -49,6 +50,8 @@ pub enum StageSettings {
     Reject(CurationStage),
     /// Measures models on a task.
     Eval(EvalStage),
+    /// Puts evaluations side by side.
+    Table(TableStage),
 }
 
 /// The kind of a stage.
@@ -72,11 +75,13 @@ pub enum StageKind {
     Reject,
     /// Evaluation.
     Eval,
+    /// Tables.
+    Table,
 }
 
 impl StageKind {
     /// Every kind with its name in a recipe.
-    pub const ALL: [(&'static str, Self); 9] = [
+    pub const ALL: [(&'static str, Self); 10] = [
         ("corpus", Self::Corpus),
         ("pretrain", Self::Pretrain),
         ("extend", Self::Extend),
@@ -86,6 +91,7 @@ impl StageKind {
         ("cold_start", Self::ColdStart),
         ("reject", Self::Reject),
         ("eval", Self::Eval),
+        ("table", Self::Table),
     ];
 
     /// The name in a recipe.
@@ -100,6 +106,7 @@ impl StageKind {
             Self::ColdStart => "cold_start",
             Self::Reject => "reject",
             Self::Eval => "eval",
+            Self::Table => "table",
         }
     }
 
@@ -133,6 +140,7 @@ impl Stage {
             StageSettings::ColdStart(_) => StageKind::ColdStart,
             StageSettings::Reject(_) => StageKind::Reject,
             StageSettings::Eval(_) => StageKind::Eval,
+            StageSettings::Table(_) => StageKind::Table,
         }
     }
 
@@ -146,7 +154,11 @@ impl Stage {
             StageSettings::RewardModel(s) => s.model.stage().into_iter().collect(),
             StageSettings::Grpo(s) => s.references().filter_map(ModelRef::stage).collect(),
             StageSettings::ColdStart(s) | StageSettings::Reject(s) => s.inputs(),
-            StageSettings::Eval(s) => s.model.iter().filter_map(ModelRef::stage).collect(),
+            StageSettings::Eval(s) => s.references().filter_map(ModelRef::stage).collect(),
+            StageSettings::Table(s) => {
+                let stages = s.evaluations.iter().map(String::as_str);
+                stages.chain(s.preference_model.as_ref().and_then(ModelRef::stage)).collect()
+            }
         };
         names.sort_unstable();
         names.dedup();
@@ -165,7 +177,8 @@ impl Stage {
             }
             StageSettings::Grpo(s) => (s.references().collect(), &s.task_options),
             StageSettings::ColdStart(s) | StageSettings::Reject(s) => return s.external_inputs(),
-            StageSettings::Eval(s) => (s.model.iter().collect(), &s.task_options),
+            StageSettings::Eval(s) => (s.references().collect(), &s.task_options),
+            StageSettings::Table(s) => return s.preference_model.iter().filter_map(ModelRef::path).collect(),
         };
         let mut paths: Vec<&str> = models.into_iter().filter_map(ModelRef::path).collect();
         let later = match &self.settings {
@@ -270,6 +283,9 @@ impl Precision {
 /// The shape of a decoder that is trained from nothing. Names as in Hugging Face's Llama configuration.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ModelShape {
+    /// "qwen2" or "qwen3"; none for Llama's, and for DeepSeek-V3's, which says so itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub architecture: Option<&'static str>,
     /// D.
     pub hidden_size: usize,
     /// Width of the SwiGLU layer.
@@ -481,6 +497,12 @@ pub struct EvalStage {
     /// Text on a line of its own after every question. Default none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_suffix: Option<String>,
+    /// Worked examples that stand before every question: an earlier stage of curated data, or a file of rows. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub few_shot: Option<ModelRef>,
+    /// How many of them. Default 1.
+    #[serde(skip_serializing_if = "is_one")]
+    pub few_shot_examples: usize,
     /// Held-out problems. Default 200.
     pub problems: u64,
     /// Samples per problem. Default 16.
@@ -502,6 +524,17 @@ pub struct EvalStage {
     /// Options of the task (`data`, ...), read by the tasks crate.
     #[serde(skip_serializing_if = "toml::Table::is_empty")]
     pub task_options: toml::Table,
+}
+
+impl EvalStage {
+    /// Every stage and path it uses.
+    pub(super) fn references(&self) -> impl Iterator<Item = &ModelRef> {
+        self.model.iter().chain(&self.few_shot)
+    }
+}
+
+fn is_one(count: &usize) -> bool {
+    *count == 1
 }
 
 /// Left out where it says nothing, so that hashes of older recipes stay.

@@ -4,13 +4,14 @@
 //! where it was; `candidates.jsonl`, what the filters keep, for people to decide on; then `kept.jsonl`, `messages.jsonl`,
 //! `thrown.jsonl` and the data card.
 
+use super::few_shot;
 use super::grpo::{model_path, problems, style};
 use crate::PipelineError;
 use crate::models::OpenModel;
-use crate::recipe::{CurationStage, Decide, ModelRef};
+use crate::recipe::{CurationStage, Decide};
 use crate::run::{Context, StageEnd};
 use aha_curate::{
-    Candidate, CandidateStore, Card, CurateError, Curated, EvalText, FILE_NAME, FileDigest, FilterName, KEPT, Sampling,
+    Candidate, CandidateStore, Card, CurateError, Curated, EvalText, FILE_NAME, FileDigest, FilterName, Sampling,
     Settings, State, curate, read_eval_texts, read_rows, write_lines, write_outputs,
 };
 use aha_data::RequestRows;
@@ -18,9 +19,8 @@ use aha_engine::sampler::mix;
 use aha_engine::{Control, EngineConfig, FinishReason, Request, SamplingParams, generate};
 use aha_model::Decoder;
 use aha_runs::{Event, Listener};
-use aha_tasks::mini::Rng;
 use aha_tasks::{Check, Problem, Prompter, Reference, Split, Task, Verdict};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
@@ -131,7 +131,7 @@ fn sample(context: &Context, work: &Work) -> Result<bool, PipelineError> {
     let model = OpenModel::open(&model_path(context, &s.model)?)?;
     let prompter = model.prompter(style(&s.prompt_style), s.system_prompt.clone(), s.prompt_suffix.clone())?;
     let decoder = model.decoder(s.precision)?;
-    let examples = examples(context, work)?;
+    let examples = few_shot::examples(context, s.few_shot.as_ref()).map_err(|e| work.failed(e))?;
     // A chunk that a kill tore is sampled again; its samples come out the same, and those that are there stay.
     let done = store.candidates().len() as u64 / s.samples as u64 / CHUNK * CHUNK;
     let mut begin = done;
@@ -170,7 +170,7 @@ fn chunk(
     for i in indices {
         let problem = work.task.problem(Split::Train, i)?;
         let seed = mix(work.seed ^ mix(i));
-        let shown = with_examples(&problem, examples, s.few_shot_examples, seed);
+        let shown = few_shot::with_examples(&problem, examples, s.few_shot_examples, seed);
         let prompt = prompter.tokens(&shown).map_err(model_error)?;
         requests.push(Request { prompt, samples: s.samples, params: params.clone(), seed });
         problems.push(problem);
@@ -192,39 +192,6 @@ fn chunk(
         Ok(row)
     };
     completions.into_iter().map(row).collect::<Result<Vec<_>, PipelineError>>().map(Some)
-}
-
-/// The worked examples there are to choose from; none without few-shot prompting.
-fn examples(context: &Context, work: &Work) -> Result<Vec<Candidate>, PipelineError> {
-    let path = match &work.settings.few_shot {
-        None => return Ok(Vec::new()),
-        Some(ModelRef::Stage(name)) => context.dir.stage(name)?.root().join(KEPT),
-        Some(ModelRef::Path(path)) => PathBuf::from(path),
-    };
-    read_rows(&path).map_err(|e| work.failed(e))
-}
-
-/// A problem with worked examples as earlier turns: of its family and language where there are any, never of itself.
-fn with_examples(problem: &Problem, examples: &[Candidate], count: usize, seed: u64) -> Problem {
-    let mut shown = problem.clone();
-    if examples.is_empty() {
-        return shown;
-    }
-    let others = || examples.iter().filter(|e| e.problem.id != problem.id && e.problem.language == problem.language);
-    let mut pool: Vec<&Candidate> = others().filter(|e| e.problem.family == problem.family).collect();
-    if pool.len() < count {
-        pool = others().collect();
-    }
-    Rng::new(seed, 0).shuffle(&mut pool);
-    let turn = |role: &str, content: &str| json!({"role": role, "content": content});
-    let turns = pool.into_iter().take(count);
-    let mut history: Vec<Value> =
-        turns.flat_map(|e| [turn("user", &e.problem.question), turn("assistant", &e.whole_text())]).collect();
-    if let Some(Value::Array(own)) = problem.columns.get("history") {
-        history.extend(own.iter().cloned());
-    }
-    shown.columns.insert("history".to_owned(), Value::Array(history));
-    shown
 }
 
 /// A demonstration as a candidate. Its answer is right by construction, which no rule needs to know.
@@ -349,7 +316,7 @@ mod tests {
             example("d", "sum", Chinese),
         ];
         let shown = |of: &Problem, count, seed| {
-            let shown = with_examples(of, &examples, count, seed);
+            let shown = few_shot::with_examples(of, &examples, count, seed);
             render_turns(PromptStyle::Mini, &aha_tasks::mini::history(&shown), &shown.question).expect("a base style")
         };
         let own = problem("a", "sum", English);

@@ -1,5 +1,6 @@
 //! Measuring models on held-out problems.
 
+use super::few_shot::{self, FewShot};
 use super::grpo::{model_path, problems, style};
 use super::observer::store;
 use crate::PipelineError;
@@ -17,7 +18,12 @@ const MEASURED_BYTES: usize = 20_000;
 
 pub(crate) fn run(context: &mut Context, name: &str, s: &EvalStage) -> Result<StageEnd, PipelineError> {
     let seed = context.recipe.seed.wrapping_add(s.seed_offset);
-    let task = problems(name, &s.task, &options(context, s)?, seed)?;
+    let mut task = problems(name, &s.task, &options(context, s)?, seed)?;
+    if s.few_shot.is_some() {
+        let examples = few_shot::examples(context, s.few_shot.as_ref())
+            .map_err(|source| PipelineError::Curate { stage: name.to_owned(), source })?;
+        task = Box::new(FewShot { task, examples, count: s.few_shot_examples, seed });
+    }
     let total_steps = Some(s.model.len() as u64);
     context.listeners.event(&Event::StageStarted {
         stage: name.to_owned(),

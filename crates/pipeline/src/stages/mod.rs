@@ -5,11 +5,13 @@ pub mod curation;
 pub(crate) mod documents;
 pub mod eval;
 pub(crate) mod extend;
+mod few_shot;
 pub mod grpo;
 mod observer;
 pub mod pretrain;
 pub(crate) mod reward_model;
 mod rewards;
 pub(crate) mod sft;
+pub(crate) mod table;
 
 pub(crate) use grpo::style;

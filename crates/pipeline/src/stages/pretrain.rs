@@ -160,8 +160,14 @@ pub(super) fn train(
 }
 
 fn model_config(m: &ModelShape, vocab_size: usize, eos: u32) -> ModelConfig {
+    let arch = match (&m.deepseek, m.architecture) {
+        (Some(_), _) => Arch::DeepseekV3,
+        (None, Some("qwen2")) => Arch::Qwen2,
+        (None, Some("qwen3")) => Arch::Qwen3,
+        (None, _) => Arch::Llama,
+    };
     ModelConfig {
-        arch: if m.deepseek.is_some() { Arch::DeepseekV3 } else { Arch::Llama },
+        arch,
         vocab_size,
         hidden_size: m.hidden_size,
         intermediate_size: m.intermediate_size,
@@ -173,10 +179,10 @@ fn model_config(m: &ModelShape, vocab_size: usize, eos: u32) -> ModelConfig {
         rope_theta: m.rope_theta,
         rope_scaling: RopeScaling::None,
         tie_word_embeddings: m.tie_word_embeddings,
-        attention_bias: false,
+        attention_bias: arch == Arch::Qwen2,
         attention_out_bias: false,
         mlp_bias: false,
-        qk_norm: false,
+        qk_norm: arch == Arch::Qwen3,
         max_position_embeddings: m.max_position_embeddings,
         initializer_range: 0.02,
         bos_token_id: None,
