@@ -13,6 +13,7 @@ mod interrupted;
 mod judge;
 mod models;
 mod pretrain;
+mod reward_model;
 mod runs;
 mod sft;
 mod support;

@@ -19,6 +19,11 @@ impl Said {
         serde_json::from_str(last).unwrap_or_else(|e| panic!("{e}: {last}"))
     }
 
+    /// Asserts success.
+    pub fn works(&self) {
+        assert_eq!(self.code, 0, "{}", self.stderr);
+    }
+
     /// Asserts that it failed with one short message that has all the words, and neither panic nor backtrace.
     pub fn fails(&self, code: i32, words: &[&str]) {
         assert_eq!(self.code, code, "stdout {}\nstderr {}", self.stdout, self.stderr);

@@ -1,6 +1,7 @@
 //! The rewards of a grpo stage: rules by name, reward models, judging models and programs, each with a weight, for some problems or
 //! all, from some step on.
 
+use aha_tasks::RewardKind;
 use serde::Serialize;
 
 use super::error::RecipeError;
@@ -147,6 +148,13 @@ fn reward(own: &Section<'_>, context: &Context<'_>) -> Result<RewardWeight, Reci
     let sources = [reward.model.is_some(), !reward.command.is_empty(), reward.judge.is_some()];
     if sources.iter().filter(|given| **given).count() > 1 {
         let message = format!("`{}` has more than one of `model`, `command` and `judge`; keep one", own.key("name"));
+        return Err(own.conflict("name", message));
+    }
+    if reward.is_rule()
+        && let Err(unknown) = reward.name.parse::<RewardKind>()
+    {
+        let message =
+            format!("`{}`: {unknown}; any other name needs a `model`, a `command` or a `judge`", own.key("name"));
         return Err(own.conflict("name", message));
     }
     if own.has("normalise") && reward.model.is_none() {

@@ -79,3 +79,47 @@ impl Task for FewShot {
         self.task.prefilled_think()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aha_tasks::{Language, PromptStyle, Reference, prompt::render_turns};
+    use std::collections::HashSet;
+
+    fn problem(id: &str, family: &str, language: Language) -> Problem {
+        let columns = serde_json::Map::new();
+        let question = format!("{id}?");
+        Problem { id: id.into(), family: family.into(), language, question, reference: Reference::Integer(1), columns }
+    }
+
+    #[test]
+    fn worked_examples_stand_before_the_question_and_are_never_the_problem_itself() {
+        use Language::{Chinese, English};
+        let example = |id: &str, family: &str, language| {
+            Candidate::new(problem(id, family, language), format!("<think>{id}</think>1"), "zero", None, 0)
+        };
+        let examples = [
+            example("a", "sum", English),
+            example("b", "sum", English),
+            example("c", "chain", English),
+            example("d", "sum", Chinese),
+        ];
+        let shown = |of: &Problem, count, seed| {
+            let shown = with_examples(of, &examples, count, seed);
+            render_turns(PromptStyle::Mini, &aha_tasks::mini::history(&shown), &shown.question).expect("a base style")
+        };
+        let own = problem("a", "sum", English);
+        assert_eq!(shown(&own, 1, 3), "User: b?\nAssistant:<think>b</think>1\nUser: a?\nAssistant:");
+        // Too few of the family: any of the language.
+        let two = shown(&own, 2, 3);
+        assert!(two.contains("User: b?") && two.contains("User: c?") && !two.contains("d?"), "{two}");
+        assert_eq!(two, shown(&own, 2, 3));
+        assert_eq!(
+            shown(&problem("x", "sum", Chinese), 1, 3),
+            "User: d?\nAssistant:<think>d</think>1\nUser: x?\nAssistant:"
+        );
+        let seen: HashSet<String> = (0..20).map(|seed| shown(&problem("x", "sum", English), 1, seed)).collect();
+        assert_eq!(seen.len(), 2);
+        assert_eq!(with_examples(&own, &[], 2, 1), own);
+    }
+}
