@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use aha_eval::{
-    Curve, EvalSummary, Measures, ReportInput, SampleEntry, SampleGroup, Verdict, render_curves_svg, render_report,
+    Cell, Curve, EvalSummary, Measures, ReportInput, SampleEntry, SampleGroup, Table, Verdict, render_curves_svg,
+    render_report,
 };
 
 /// Noise in -1..1, a function of its arguments.
@@ -145,6 +146,12 @@ fn demo() -> ReportInput {
              right answer and the required format, nothing else."
                 .into(),
         ],
+        tables: vec![Table {
+            title: "Safety & <b>more</b>".into(),
+            note: "Share refused.".into(),
+            columns: ["refused unsafe", "never measured"].map(str::to_owned).to_vec(),
+            rows: vec![("r1".into(), vec![Cell { value: Some(0.9625), se: Some(0.0125) }, Cell::default()])],
+        }],
     }
 }
 
@@ -178,6 +185,8 @@ fn a_realistic_report_is_well_formed_and_self_contained() {
     let input = demo();
     let page = render_report(&input);
     let seen = tags(&page);
+    assert!(page.contains("Safety &amp; &lt;b&gt;more") && page.contains("<td>0.963 ± 0.013</td>"), "the further table");
+    assert!(!page.contains("never measured"));
     assert!(!seen.iter().any(|tag| ["link", "img", "iframe", "a"].contains(&tag.as_str())));
     for text in ["http:", "https:", "src=", "@import", "url("] {
         let allowed = if text == "http:" { 1 } else { 0 }; // the SVG namespace in the script
