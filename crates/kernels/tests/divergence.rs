@@ -281,3 +281,41 @@ fn values_and_gradients_equal_torch() {
     }
     assert_eq!(compared, 8);
 }
+
+/// A student of one mode, logits a x - b x^2 over a line of tokens, learns from a teacher of two modes by plain descent.
+/// Gives the student's probabilities.
+fn learned(kind: Divergence) -> Vec<f64> {
+    let vocab = 41;
+    let x: Vec<f64> = (0..vocab).map(|j| (j as f64 - 20.0) / 10.0).collect();
+    let w: Vec<f32> = x.iter().flat_map(|x| [*x as f32, -(x * x) as f32]).collect();
+    let peak = |centre: f64, weight: f64| move |x: &f64| weight * (-(x - centre).powi(2) * 20.0).exp();
+    // The mode on the right is a little larger.
+    let masses: Vec<f64> = x.iter().map(|x| peak(-1.2, 1.0)(x) + peak(1.2, 1.1)(x) + 1e-4).collect();
+    let total: f64 = masses.iter().sum();
+    let mut order: Vec<u32> = (0..vocab as u32).collect();
+    order.sort_by(|a, b| masses[*b as usize].total_cmp(&masses[*a as usize]));
+    let logprobs = order.iter().map(|i| (masses[*i as usize] / total).ln() as f32).collect();
+    let teacher = TopK { k: vocab, ids: order, logprobs, tails: vec![f32::NEG_INFINITY] };
+    let layout = Layout::Panels { n: vocab, k: 2 };
+    let panels = layout.store(w.clone());
+    let c = Comparison { teacher: &teacher, divergence: kind, temperature: 1.0, targets: &[0] };
+    // Leaning a little to the right, as wide as the line.
+    let mut h = vec![0.3, 0.3f32];
+    for _ in 0..20_000 {
+        let mut d_h = vec![0.0; 2];
+        divergence::backward(&mut d_h, &mut [], &h, Weight::f32(&panels, vocab, 2), &c, &[1.0], &[0.0]);
+        h.iter_mut().zip(&d_h).for_each(|(h, d)| *h -= 0.3 * d);
+    }
+    ref_log_softmax(&wide(&h), &wide(&w), vocab, 1.0)[0].iter().map(|v| v.exp()).collect()
+}
+
+#[test]
+fn reverse_kl_seeks_a_mode_and_forward_kl_covers_both() {
+    let mass = |p: &[f64], tokens: std::ops::Range<usize>| p[tokens].iter().sum::<f64>();
+    // The modes are at tokens 8 and 32.
+    let covering = learned(Divergence::Forward);
+    assert!(mass(&covering, 0..14) > 0.2 && mass(&covering, 27..41) > 0.2, "{covering:?}");
+    assert!(mass(&covering, 14..27) > 0.2, "between the modes as well: {covering:?}");
+    let seeking = learned(Divergence::Reverse);
+    assert!(mass(&seeking, 27..41) > 0.95 && mass(&seeking, 0..20) < 0.01, "{seeking:?}");
+}

@@ -18,6 +18,7 @@
 mod corpus;
 mod curation;
 mod deepseek;
+mod distill;
 mod embedded;
 mod error;
 mod keys;
@@ -39,6 +40,9 @@ use serde::Serialize;
 pub use corpus::{CorpusStage, SourceSettings};
 pub use curation::{CurationStage, Decide};
 pub use deepseek::{DeepseekShape, DeepseekTraining};
+pub use distill::{
+    ComparisonSettings, DistillMethod, DistillStage, EndpointSettings, OnPolicySettings, ProblemSettings, Teacher,
+};
 pub use embedded::list_embedded;
 pub use error::{Origin, RecipeError};
 pub use keys::{CORPUS_KEYS, PROMPT_STYLES};
@@ -46,7 +50,7 @@ pub use optimizer::{MuonSettings, OptimizerSettings, TailSettings};
 pub use packing::PackingSettings;
 pub use plan::{PlannedStage, StageAction, plan, plan_with_files, stage_hash, stage_hashes};
 pub use raw::RawRecipe;
-pub use sft::SftStage;
+pub use sft::{DataSettings, SftStage, TuningSettings};
 pub use stage::{
     EvalStage, ExtendStage, GrpoStage, ModelRef, ModelShape, OverlongPenalty, Precision, PretrainStage, RewardWeight,
     Stage, StageKind, StageSettings,

@@ -49,7 +49,7 @@ pub(crate) fn extend(section: &Section<'_>, context: &Context<'_>) -> Result<Ext
     })
 }
 
-fn model_shape(table: &Table, path: &str) -> Result<ModelShape, RecipeError> {
+pub(super) fn model_shape(table: &Table, path: &str) -> Result<ModelShape, RecipeError> {
     let any = Section::new(table, path, &[MODEL_KEYS, deepseek::SHAPE_KEYS])?;
     if any.choice("architecture", &[("llama", false), ("deepseek_v3", true)])?.unwrap_or(false) {
         return deepseek::shape(table, path);

@@ -11,6 +11,7 @@ use serde::{Serialize, Serializer};
 
 use super::corpus::CorpusStage;
 use super::curation::CurationStage;
+use super::distill::DistillStage;
 use super::optimizer::OptimizerSettings;
 use super::sft::SftStage;
 use super::training::TrainingSettings;
@@ -37,6 +38,8 @@ pub enum StageSettings {
     Extend(ExtendStage),
     /// Trains a model on conversations.
     Sft(SftStage),
+    /// Teaches a student what a teacher knows.
+    Distill(DistillStage),
     /// Reinforcement learning with group-relative advantages.
     Grpo(GrpoStage),
     /// Samples a model and makes the data of its cold start.
@@ -58,6 +61,8 @@ pub enum StageKind {
     Extend,
     /// Supervised fine-tuning.
     Sft,
+    /// Distillation.
+    Distill,
     /// Reinforcement learning.
     Grpo,
     /// Cold-start data.
@@ -70,11 +75,12 @@ pub enum StageKind {
 
 impl StageKind {
     /// Every kind with its name in a recipe.
-    pub const ALL: [(&'static str, Self); 8] = [
+    pub const ALL: [(&'static str, Self); 9] = [
         ("corpus", Self::Corpus),
         ("pretrain", Self::Pretrain),
         ("extend", Self::Extend),
         ("sft", Self::Sft),
+        ("distill", Self::Distill),
         ("grpo", Self::Grpo),
         ("cold_start", Self::ColdStart),
         ("reject", Self::Reject),
@@ -88,6 +94,7 @@ impl StageKind {
             Self::Pretrain => "pretrain",
             Self::Extend => "extend",
             Self::Sft => "sft",
+            Self::Distill => "distill",
             Self::Grpo => "grpo",
             Self::ColdStart => "cold_start",
             Self::Reject => "reject",
@@ -97,7 +104,7 @@ impl StageKind {
 
     /// Whether the stage leaves a model behind.
     pub fn makes_model(self) -> bool {
-        matches!(self, Self::Pretrain | Self::Extend | Self::Sft | Self::Grpo)
+        matches!(self, Self::Pretrain | Self::Extend | Self::Sft | Self::Distill | Self::Grpo)
     }
 
     /// Whether the stage leaves conversations to train on behind, `messages.jsonl` in its folder.
@@ -120,6 +127,7 @@ impl Stage {
             StageSettings::Pretrain(_) => StageKind::Pretrain,
             StageSettings::Extend(_) => StageKind::Extend,
             StageSettings::Sft(_) => StageKind::Sft,
+            StageSettings::Distill(_) => StageKind::Distill,
             StageSettings::Grpo(_) => StageKind::Grpo,
             StageSettings::ColdStart(_) => StageKind::ColdStart,
             StageSettings::Reject(_) => StageKind::Reject,
@@ -134,6 +142,7 @@ impl Stage {
             StageSettings::Pretrain(s) => vec![&s.training.corpus],
             StageSettings::Extend(s) => std::iter::once(s.training.corpus.as_str()).chain(s.model.stage()).collect(),
             StageSettings::Sft(s) => s.references().filter_map(ModelRef::stage).collect(),
+            StageSettings::Distill(s) => s.references().filter_map(ModelRef::stage).collect(),
             StageSettings::Grpo(s) => {
                 std::iter::once(&s.model).chain(&s.reference).filter_map(ModelRef::stage).collect()
             }
@@ -152,6 +161,7 @@ impl Stage {
             StageSettings::Pretrain(_) => return Vec::new(),
             StageSettings::Extend(s) => return s.model.path().into_iter().collect(),
             StageSettings::Sft(s) => return s.references().filter_map(ModelRef::path).collect(),
+            StageSettings::Distill(s) => return s.external_inputs(),
             StageSettings::Grpo(s) => (std::iter::once(&s.model).chain(&s.reference).collect(), &s.task_options),
             StageSettings::ColdStart(s) | StageSettings::Reject(s) => return s.external_inputs(),
             StageSettings::Eval(s) => (s.model.iter().collect(), &s.task_options),

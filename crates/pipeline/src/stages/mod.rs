@@ -2,6 +2,7 @@
 
 pub mod corpus;
 pub mod curation;
+pub(crate) mod distill;
 pub(crate) mod documents;
 pub mod eval;
 pub(crate) mod extend;
@@ -9,3 +10,4 @@ pub mod grpo;
 mod observer;
 pub mod pretrain;
 pub(crate) mod sft;
+mod traces;

@@ -159,7 +159,8 @@ pub(super) fn train(
     Ok(StageEnd { metrics, finished })
 }
 
-fn model_config(m: &ModelShape, vocab_size: usize, eos: u32) -> ModelConfig {
+/// A fresh decoder's config.
+pub(super) fn model_config(m: &ModelShape, vocab_size: usize, eos: u32) -> ModelConfig {
     ModelConfig {
         arch: if m.deepseek.is_some() { Arch::DeepseekV3 } else { Arch::Llama },
         vocab_size,
