@@ -29,7 +29,7 @@ fn tokenizer() -> Arc<Tokenizer> {
             let d = document(&config, i);
             d.prompt + &d.body
         });
-        let json = aha_data::train_tokenizer(texts, 330).expect("trains");
+        let json = aha_data::train_tokenizer(texts, 400).expect("trains");
         Arc::new(Tokenizer::from_bytes(json.as_bytes()).expect("loads"))
     };
     TOKENIZER.get_or_init(make).clone()
@@ -164,13 +164,14 @@ fn assert_same(a: &Decoder, b: &Decoder) {
 
 #[test]
 fn a_student_learns_its_teachers_distribution() {
-    for (divergence, temperature) in [
-        (Divergence::Forward, 1.0),
-        (Divergence::Reverse, 1.0),
-        (Divergence::JensenShannon { beta: 0.5 }, 1.0),
-        (Divergence::Forward, 2.0),
+    // What the student does not say yet has little weight where its own probabilities are the weights: it takes longer.
+    for (divergence, temperature, epochs) in [
+        (Divergence::Forward, 1.0, 40),
+        (Divergence::Reverse, 1.0, 120),
+        (Divergence::JensenShannon { beta: 0.5 }, 1.0, 120),
+        (Divergence::Forward, 2.0, 40),
     ] {
-        let (_, watch) = distil(DistillLoss { divergence, temperature, alpha: 0.0 }, 40, &[]);
+        let (_, watch) = distil(DistillLoss { divergence, temperature, alpha: 0.0 }, epochs, &[]);
         let kl = watch.all("loss/kl");
         let (first, last) = (kl[0], kl[kl.len() - 1]);
         assert!(first > 0.1 && last < first / 10.0, "{divergence:?} at {temperature}: {first} to {last}");
@@ -248,7 +249,7 @@ fn on_policy(steps: u64, stop_after: &[u64]) -> (Decoder, Watch) {
     let task = MiniTask::new("chain", 1, vec![Family::Chain], 0.0, JudgeOptions::default());
     let teacher = model(vocab, 0.4, 3);
     let config = OnPolicyConfig {
-        fit: fit(steps, 1e-2),
+        fit: fit(steps, 3e-3),
         loss: DistillLoss { divergence: Divergence::Reverse, ..FORWARD },
         top_k: 64,
         num_prompts: 6,
@@ -261,7 +262,8 @@ fn on_policy(steps: u64, stop_after: &[u64]) -> (Decoder, Watch) {
     for stop in stop_after.iter().map(|s| Some(*s)).chain([None]) {
         watch.stop_after = stop;
         let trainer = OnPolicy { config: &config, teacher: &teacher, task: &task, prompter: &prompter };
-        let fresh = || Ok(model(vocab, 0.05, 4));
+        // The same weights but smaller ones: near enough to its teacher to learn it from few texts.
+        let fresh = || Ok(model(vocab, 0.2, 3));
         let (model, finished) = trainer.run(fresh, folder.path(), &TextFiles::default(), &mut watch).unwrap();
         if finished {
             return (model, watch);
