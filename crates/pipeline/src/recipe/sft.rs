@@ -44,7 +44,8 @@ pub struct SftStage {
 /// Conversations and how often they are seen.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct DataSettings {
-    /// Conversations: earlier stages of curated data, files of rows.
+    /// Conversations: earlier stages of curated data, files of rows. None where a teacher's traces are all there is.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub data: Vec<ModelRef>,
     /// Passes over the data. Default 2 (R1).
     pub epochs: u64,
