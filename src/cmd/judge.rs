@@ -3,7 +3,7 @@
 use crate::lines::{self, Numbered};
 use crate::output::{Output, note};
 use crate::table::duration;
-use aha_engine::{Control, EngineConfig, Request, SamplingParams, generate};
+use aha_engine::{Control, EngineConfig, FinishReason, Request, SamplingParams, generate};
 use aha_judge::{Cache, Chat, ChatError, ChatRequest, Criterion, Endpoint, Judge, JudgeSettings, NotJudged, Reply};
 use aha_model::{Decoder, Message};
 use aha_pipeline::OpenModel;
@@ -139,7 +139,8 @@ impl Chat for Own {
         let done = generate(&decoder, &asked, &EngineConfig::default(), &Control::default());
         let done = done.map_err(|e| failed(e.to_string()))?.pop().ok_or_else(|| failed("no completion".into()))?;
         let text = self.prompter.completion(&done.tokens).map_err(|e| failed(e.to_string()))?;
-        Ok(Reply { text, tokens: (length + done.tokens.len()) as u64 })
+        let truncated = done.finish == FinishReason::Length;
+        Ok(Reply { text, tokens: (length + done.tokens.len()) as u64, truncated })
     }
 }
 

@@ -5,6 +5,7 @@ pub mod bench;
 pub mod chat;
 pub mod cost;
 pub mod curate;
+pub mod distill;
 pub mod eval;
 pub mod generate;
 pub mod grade;

@@ -10,15 +10,15 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// What the server answers: status, further header lines, body.
-type Answer = (u16, String, String);
+pub type Answer = (u16, String, String);
 
 /// A server that answers every request with what a function makes of it, and keeps what it was asked.
-struct Server {
-    url: String,
-    asked: Arc<Mutex<Vec<Value>>>,
+pub struct Server {
+    pub url: String,
+    pub asked: Arc<Mutex<Vec<Value>>>,
 }
 
-fn serve(answer: impl Fn(usize, &Value) -> Answer + Send + Sync + 'static) -> Server {
+pub fn serve(answer: impl Fn(usize, &Value) -> Answer + Send + Sync + 'static) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/v1", listener.local_addr().unwrap());
     let asked = Arc::new(Mutex::new(Vec::new()));

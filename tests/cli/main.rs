@@ -6,6 +6,7 @@ mod arguments;
 mod cost;
 mod curate;
 mod curation_stages;
+mod distill;
 mod errors;
 mod extend;
 mod grade;

@@ -49,7 +49,7 @@ save_steps = 2
 "#;
 
 /// Sums with their answers, and one conversation that is too long for the model.
-fn rows() -> String {
+pub fn rows() -> String {
     let row = |a: u32, b: u32| {
         let answer = format!("<think>{a}+{b}={}</think><answer>{}</answer>", a + b, a + b);
         json!({"messages": [{"role": "user", "content": format!("what is {a}+{b}?")}, {"role": "assistant", "content": answer}]})

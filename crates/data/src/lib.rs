@@ -14,6 +14,7 @@ pub mod rows;
 pub mod source;
 pub mod store;
 pub mod tokenizer;
+pub mod topk;
 
 pub use conversation::Example;
 pub use error::DataError;
@@ -23,3 +24,4 @@ pub use requests::RequestRows;
 pub use rows::{Packing, Position, Rows};
 pub use store::TextStore;
 pub use tokenizer::{train_tokenizer, train_tokenizer_with};
+pub use topk::{TopKHeader, TopKStore, TopKWriter};

@@ -185,7 +185,10 @@ fn a_realistic_report_is_well_formed_and_self_contained() {
     let input = demo();
     let page = render_report(&input);
     let seen = tags(&page);
-    assert!(page.contains("Safety &amp; &lt;b&gt;more") && page.contains("<td>0.963 ± 0.013</td>"), "the further table");
+    assert!(
+        page.contains("Safety &amp; &lt;b&gt;more") && page.contains("<td>0.963 ± 0.013</td>"),
+        "the further table"
+    );
     assert!(!page.contains("never measured"));
     assert!(!seen.iter().any(|tag| ["link", "img", "iframe", "a"].contains(&tag.as_str())));
     for text in ["http:", "https:", "src=", "@import", "url("] {

@@ -39,6 +39,9 @@ pub struct Reply {
     /// Tokens of the conversation and of the answer; 0 where they are not told.
     #[serde(default)]
     pub tokens: u64,
+    /// It was cut off at the limit of tokens.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub truncated: bool,
 }
 
 /// Why there is no answer.

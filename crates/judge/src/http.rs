@@ -18,6 +18,7 @@ pub struct Endpoint {
     key: Option<String>,
     retries: u32,
     first_wait: Duration,
+    reasoning: bool,
 }
 
 impl Endpoint {
@@ -51,7 +52,14 @@ impl Endpoint {
             key,
             retries,
             first_wait,
+            reasoning: false,
         })
+    }
+
+    /// Servers may give the thinking apart from the answer (`reasoning_content`); with this it stands before the answer, in
+    /// think tags.
+    pub fn keep_reasoning(self) -> Self {
+        Endpoint { reasoning: true, ..self }
     }
 
     fn once(&self, body: &Value) -> Result<Reply, (ChatError, Option<Duration>)> {
@@ -78,9 +86,19 @@ impl Endpoint {
             return Err((error, wait));
         }
         let value: Value = serde_json::from_str(&text).map_err(|e| temporary(format!("{}: {e}", self.url)))?;
-        let content = value["choices"][0]["message"]["content"].as_str();
-        let content = content.ok_or_else(|| temporary(format!("{}: the answer has no message", self.url)))?;
-        Ok(Reply { text: content.to_owned(), tokens: value["usage"]["total_tokens"].as_u64().unwrap_or(0) })
+        let choice = &value["choices"][0];
+        let message = &choice["message"];
+        let thought = ["reasoning_content", "reasoning"].iter().find_map(|key| message[*key].as_str());
+        let thought = thought.filter(|text| self.reasoning && !text.is_empty());
+        let text = match (thought, message["content"].as_str()) {
+            (None, Some(content)) => content.to_owned(),
+            (Some(thought), Some(content)) => format!("<think>\n{}\n</think>\n\n{content}", thought.trim()),
+            // Cut off while it was thinking.
+            (Some(thought), None) => format!("<think>\n{}", thought.trim()),
+            (None, None) => return Err(temporary(format!("{}: the answer has no message", self.url))),
+        };
+        let truncated = choice["finish_reason"] == "length";
+        Ok(Reply { text, tokens: value["usage"]["total_tokens"].as_u64().unwrap_or(0), truncated })
     }
 }
 

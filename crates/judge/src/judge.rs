@@ -1,7 +1,7 @@
 //! The judge: asks, reads, asks once more where the form is wrong, keeps to its budget.
 
 use crate::cache::Cache;
-use crate::chat::{Chat, ChatRequest, Turn};
+use crate::chat::{Chat, ChatRequest, Reply, Turn};
 use crate::parse::{CorrectReply, PairReply, RubricReply, object};
 use crate::prompt::{self, Criterion, Label};
 use serde::Serialize;
@@ -201,7 +201,7 @@ impl<C: Chat> Judge<C> {
         let mut messages = vec![Turn::new("user", prompt)];
         let mut again = true;
         loop {
-            let text = self.complete(&messages)?;
+            let text = self.complete(&messages)?.text;
             let said = object::<T>(&text).and_then(|said| check(&said).map(|()| said));
             match said {
                 Ok(said) => return Ok(said),
@@ -222,7 +222,8 @@ impl<C: Chat> Judge<C> {
         }
     }
 
-    fn complete(&self, messages: &[Turn]) -> Result<String, NotJudged> {
+    /// One answer, from the cache or within the budget.
+    pub(crate) fn complete(&self, messages: &[Turn]) -> Result<Reply, NotJudged> {
         let s = &self.settings;
         let request = ChatRequest {
             messages: messages.to_vec(),
@@ -233,7 +234,7 @@ impl<C: Chat> Judge<C> {
         let key = Cache::key(self.chat.name(), &request);
         if let Some(reply) = self.cache.get(&key) {
             self.cached.fetch_add(1, Ordering::Relaxed);
-            return Ok(reply.text);
+            return Ok(reply);
         }
         let spent = |problem: &str| NotJudged { reason: Reason::Budget, problem: problem.to_owned() };
         if s.max_total_tokens.is_some_and(|most| self.tokens.load(Ordering::Relaxed) >= most) {
@@ -249,6 +250,6 @@ impl<C: Chat> Judge<C> {
             .map_err(|e| NotJudged { reason: Reason::Unreachable, problem: e.to_string() })?;
         self.tokens.fetch_add(reply.tokens, Ordering::Relaxed);
         self.cache.put(&key, &reply).map_err(|problem| NotJudged { reason: Reason::Cache, problem })?;
-        Ok(reply.text)
+        Ok(reply)
     }
 }

@@ -7,6 +7,7 @@
 
 mod cache;
 mod chat;
+mod collect;
 mod http;
 mod judge;
 mod parse;
@@ -14,6 +15,7 @@ mod prompt;
 
 pub use cache::Cache;
 pub use chat::{Chat, ChatError, ChatRequest, Reply, Turn};
+pub use collect::{Answer, collect};
 pub use http::Endpoint;
 pub use judge::{Judge, JudgeSettings, NotJudged, Preference, Reason, Ruling, Scores, Spent, answer_only};
 pub use prompt::{Criterion, Label};

@@ -3,6 +3,7 @@
 //! The decoder is written once against it. In inference nothing is remembered and a value returns to the pool of buffers
 //! as soon as it is released; after the first step a run allocates nothing new.
 
+mod divergence;
 mod experts;
 mod latent;
 mod routing;
@@ -341,6 +342,11 @@ impl Tape {
             logprob::backward(&mut d_h, d_w, l.d_logp, self.value(l.h), w, l.targets, l.temperature);
             d[l.h.0] = Some(d_h);
         }
+        self.play(params, grads, d, rerun);
+    }
+
+    /// Plays everything backwards from the gradients that the end of the forward left in `d`.
+    fn play(&mut self, params: &ParamStore, grads: &mut Gradients, mut d: Flow, rerun: Rerun) {
         let ops = std::mem::take(&mut self.ops);
         for op in ops.iter().rev() {
             self.undo(op, params, grads, &mut d, rerun);

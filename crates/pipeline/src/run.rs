@@ -193,6 +193,7 @@ fn run_stage(context: &mut Context, stage: &Stage, hash: &str) -> Result<bool, P
         StageSettings::Extend(s) => stages::extend::run(context, &stage.name, s, hash),
         StageSettings::Sft(s) => stages::sft::run(context, &stage.name, s, hash),
         StageSettings::RewardModel(s) => stages::reward_model::run(context, &stage.name, s, hash),
+        StageSettings::Distill(s) => stages::distill::run(context, &stage.name, s, hash),
         StageSettings::Grpo(s) => stages::grpo::run(context, &stage.name, s, hash),
         StageSettings::ColdStart(s) | StageSettings::Reject(s) => stages::curation::run(context, &stage.name, s),
         StageSettings::Eval(s) => stages::eval::run(context, &stage.name, s),

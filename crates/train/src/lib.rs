@@ -2,7 +2,9 @@
 
 pub mod advantage;
 pub mod balance;
+pub mod distill;
 pub mod error;
+pub mod fit;
 pub mod grpo;
 pub mod grpo_error;
 mod judging;

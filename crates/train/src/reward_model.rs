@@ -1,17 +1,14 @@
 //! Training of reward models (DeepSeek-R1, section 3.1 and B.2 of the long version): a decoder with one score on its last token,
 //! pairwise for helpfulness, pointwise for safety. What of a response the model reads is decided where examples are made.
 
+use crate::fit::{Accumulated, Objective};
 use crate::lanes::Lanes;
-use crate::observer::{Observer, StepReport};
 use crate::pretrain::{MICRO_BATCH_TOKENS, split};
 use crate::reward_loss::{label_loss, pair_loss};
-use crate::schedule::Schedule;
-use crate::state::{self, TrainerState};
-use crate::{PackedBatch, TrainError, balance};
-use aha_kernels::{Optimizer, OptimizerConfig, Precision};
-use aha_model::{Decoder, TextFiles};
-use std::path::Path;
-use std::time::Instant;
+use crate::{PackedBatch, TrainError};
+use aha_engine::reward;
+use aha_kernels::Tape;
+use aha_model::Decoder;
 
 /// What one example teaches.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,120 +72,64 @@ impl Preference {
     }
 }
 
-/// Settings of the training.
-#[derive(Clone, Debug)]
-pub struct RewardModelConfig {
+/// Reward modelling as an objective of [`crate::fit`].
+pub struct Rewarding<'a> {
     /// What each step trains on, by number: see [`crate::sft::batches`].
     pub batches: Vec<Vec<usize>>,
     /// Passes over the examples that `batches` are, for the metric `epoch`.
     pub epochs: u64,
-    /// Learning rate over the steps.
-    pub schedule: Schedule,
-    /// Optimizer settings.
-    pub optimizer: OptimizerConfig,
+    /// What is trained on.
+    pub examples: &'a [Preference],
+    /// What is only measured.
+    pub held_out: &'a [Preference],
     /// Factor on the squared sum of a pair's scores.
     pub centering: f64,
-    /// Call the observer's evaluation every so many steps; 0 never.
-    pub validate_every: u64,
-    /// Checkpoint every so many steps; 0 only the last.
-    pub save_steps: u64,
-    /// In what numbers products run; the score is f32.
-    pub precision: Precision,
-    /// Blocks keep only their inputs for the backward.
-    pub gradient_checkpointing: bool,
-    /// Hash of everything the result depends on.
-    pub settings: String,
 }
 
-/// Trains from the newest checkpoint under `checkpoints`, or from `fresh`. Returns the model and whether it is finished
-/// (false when a stop was requested).
-///
-/// # Errors
-/// Failed writes, a loss that is not finite.
-pub fn run(
-    config: &RewardModelConfig,
-    fresh: impl FnOnce() -> Result<Decoder, TrainError>,
-    examples: &[Preference],
-    checkpoints: &Path,
-    text: &TextFiles,
-    observer: &mut dyn Observer,
-) -> Result<(Decoder, bool), TrainError> {
-    let resumed = state::load_latest(checkpoints, &config.settings, |p| Optimizer::new(config.optimizer, p))?;
-    let (mut model, mut optimizer, mut state) = match resumed {
-        Some(r) => (r.policy, r.optimizer, r.state),
-        None => {
-            let model = fresh()?;
-            let optimizer = Optimizer::new(config.optimizer, &model.params);
-            (model, optimizer, TrainerState { settings: config.settings.clone(), ..TrainerState::default() })
-        }
-    };
-    model.params.set_precision(config.precision, true);
-    let mut lanes = Lanes::new(&model.params, config.gradient_checkpointing);
-    let total = config.batches.len() as u64;
-    while state.step < total {
-        let begin = Instant::now();
-        let learning_rate = config.schedule.at(state.step);
-        let batch: Vec<&Preference> = config.batches[state.step as usize].iter().map(|&i| &examples[i]).collect();
-        let tokens: usize = batch.iter().map(|e| e.len()).sum();
-        let stepped = step(&mut model, &mut optimizer, &mut lanes, &batch, learning_rate, config.centering);
-        state.step += 1;
-        if !stepped.loss.is_finite() || !stepped.norm.is_finite() {
-            let (loss, norm) = (stepped.loss, stepped.norm);
-            let problem = format!("loss is {loss}, gradient norm {norm}: lower learning_rate or raise warmup_steps");
-            return Err(TrainError::Diverged { step: state.step, problem });
-        }
-        let seconds = begin.elapsed().as_secs_f64();
-        let mut metrics: Vec<(String, f64)> = vec![
-            ("loss".into(), stepped.loss),
-            ("accuracy".into(), stepped.accuracy),
-            ("score_mean".into(), stepped.mean),
-            ("grad_norm".into(), stepped.norm),
-            ("learning_rate".into(), learning_rate),
+impl Objective for Rewarding<'_> {
+    fn accumulate(&mut self, step: u64, model: &Decoder, lanes: &mut Lanes) -> Result<Accumulated, TrainError> {
+        let batch: Vec<&Preference> = self.batches[step as usize].iter().map(|&i| &self.examples[i]).collect();
+        let found = accumulate(model, lanes, &batch, self.centering);
+        let tokens = batch.iter().map(|e| e.len()).sum();
+        let metrics = vec![
+            ("accuracy".into(), found.accuracy),
+            ("score_mean".into(), found.mean),
             ("num_tokens".into(), tokens as f64),
-            ("epoch".into(), state.step as f64 * config.epochs as f64 / total as f64),
+            ("epoch".into(), (step + 1) as f64 * self.epochs as f64 / self.batches.len() as f64),
         ];
-        metrics.extend(balance::metrics(&lanes.routing()));
-        let timing = vec![("step_time".into(), seconds), ("tokens_per_second".into(), tokens as f64 / seconds)];
-        observer.step(StepReport { step: state.step, total, metrics, timing, rollouts: Vec::new() })?;
-        let last = state.step == total;
-        if config.validate_every > 0 && state.step.is_multiple_of(config.validate_every) && !last {
-            observer.evaluate(state.step, &model)?;
-        }
-        let stop = observer.stop_requested();
-        if stop || last || config.save_steps > 0 && state.step.is_multiple_of(config.save_steps) {
-            observer.sync()?;
-            state.optimizer_step = optimizer.step;
-            state::save(checkpoints, &state, &model, &optimizer, None, text, 2)?;
-        }
-        if stop {
-            return Ok((model, last));
-        }
+        Ok(Accumulated { loss: found.loss, tokens, metrics, rollouts: Vec::new() })
     }
-    Ok((model, true))
+
+    fn validate(&mut self, model: &Decoder, _: &mut Tape) -> Result<Vec<(String, f64)>, TrainError> {
+        let sequences: Vec<&[u32]> = self.held_out.iter().flat_map(Preference::sequences).collect();
+        let scores = reward(model, &sequences)?;
+        let (mut loss, mut at) = (0.0, 0);
+        for example in self.held_out {
+            let mut d_scores = Vec::new();
+            loss += example.loss(&scores[at..], 0.0, &mut d_scores, 1.0);
+            at += d_scores.len();
+        }
+        let (right, judged) = agreement(self.held_out.iter(), &scores);
+        Ok(vec![
+            ("eval_loss".into(), loss / self.held_out.len().max(1) as f64),
+            ("eval_accuracy".into(), right as f64 / judged.max(1) as f64),
+        ])
+    }
 }
 
 /// What a step measures, before its update.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Stepped {
+pub struct Found {
     /// Mean loss over the examples, in nats.
     pub loss: f64,
     /// Share of examples whose better side has the higher score; ties do not count.
     pub accuracy: f64,
     /// Mean score.
     pub mean: f64,
-    /// Norm of the gradient before clipping.
-    pub norm: f64,
 }
 
-/// One optimizer step on the mean loss over all examples of the batch.
-pub fn step(
-    model: &mut Decoder,
-    optimizer: &mut Optimizer,
-    lanes: &mut Lanes,
-    batch: &[&Preference],
-    learning_rate: f64,
-    centering: f64,
-) -> Stepped {
+/// Makes the gradients of the mean loss over all examples of a batch.
+pub fn accumulate(model: &Decoder, lanes: &mut Lanes, batch: &[&Preference], centering: f64) -> Found {
     let tokens = batch.iter().map(|e| e.len()).sum();
     let count = batch.len() as f64;
     lanes.begin(0.0);
@@ -208,13 +149,11 @@ pub fn step(
         (loss, all)
     });
     let scores: Vec<f32> = done.iter().flat_map(|(_, scores)| scores.iter().copied()).collect();
-    let norm = optimizer.step(&mut model.params, lanes.grads(), learning_rate);
     let (right, judged) = agreement(batch.iter().copied(), &scores);
-    Stepped {
+    Found {
         loss: done.iter().map(|(loss, _)| loss).sum::<f64>() / count,
         accuracy: right as f64 / judged.max(1) as f64,
         mean: scores.iter().map(|s| f64::from(*s)).sum::<f64>() / scores.len().max(1) as f64,
-        norm,
     }
 }
 

@@ -1,43 +1,26 @@
 //! Supervised fine-tuning (DeepSeek-R1, sections 2.3.1 and 2.3.3): next-token prediction of the assistant's tokens alone,
 //! several whole conversations packed into a step, each seeing only itself, a number of epochs over all of them.
 
-use crate::balance;
+use crate::fit::{self, Accumulated, FitConfig, Objective};
 use crate::lanes::Lanes;
-use crate::observer::{Observer, StepReport};
+use crate::observer::Observer;
 use crate::pretrain::{MICRO_BATCH_TOKENS, split};
-use crate::schedule::Schedule;
-use crate::state::{self, TrainerState};
 use crate::{PackedBatch, TrainError};
 use aha_data::Example;
-use aha_kernels::{Optimizer, OptimizerConfig, Precision, Tape};
+use aha_kernels::{Optimizer, Tape};
 use aha_model::{Decoder, TextFiles};
 use aha_tasks::mini::Rng;
 use std::path::Path;
-use std::time::Instant;
 
 /// Settings of supervised fine-tuning.
 #[derive(Clone, Debug)]
 pub struct SftConfig {
-    /// What each step trains on, by number: see [`batches`].
+    /// What each step trains on, by number: see [`batches`]. At least as many as there are steps.
     pub batches: Vec<Vec<usize>>,
     /// Passes over the examples that `batches` are, for the metric `epoch`.
     pub epochs: u64,
-    /// Learning rate over the steps.
-    pub schedule: Schedule,
-    /// Optimizer settings.
-    pub optimizer: OptimizerConfig,
-    /// Validation loss every so many steps; 0 only at the end.
-    pub validate_every: u64,
-    /// Checkpoint every so many steps; 0 only the last.
-    pub save_steps: u64,
-    /// In what numbers products run.
-    pub precision: Precision,
-    /// Blocks keep only their inputs for the backward.
-    pub gradient_checkpointing: bool,
-    /// How far the biases of routers move at a step.
-    pub bias_update_speed: f64,
-    /// Hash of everything the result depends on.
-    pub settings: String,
+    /// The loop.
+    pub fit: FitConfig,
 }
 
 /// Examples in the order they are trained on: each epoch is shuffled anew and cut into steps of about `batch_tokens` tokens,
@@ -62,6 +45,46 @@ pub fn batches(lengths: &[usize], batch_tokens: usize, epochs: u64, seed: u64) -
     all
 }
 
+/// Examples to train on and to validate on, as an objective.
+struct Sft<'a> {
+    config: &'a SftConfig,
+    examples: &'a [Example],
+    validation: &'a [Example],
+}
+
+impl Objective for Sft<'_> {
+    fn accumulate(&mut self, step: u64, model: &Decoder, lanes: &mut Lanes) -> Result<Accumulated, TrainError> {
+        let batch = self.config.batch(step, self.examples);
+        let loss = gradients(model, lanes, &batch);
+        let metrics = self.config.progress(step, &batch);
+        Ok(Accumulated { loss, tokens: length(&batch), metrics, ..Accumulated::default() })
+    }
+
+    fn validate(&mut self, model: &Decoder, tape: &mut Tape) -> Result<Vec<(String, f64)>, TrainError> {
+        if self.validation.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(vec![("eval_loss".into(), validation_loss(model, self.validation, tape))])
+    }
+}
+
+impl SftConfig {
+    /// The examples of a step (from 0).
+    pub(crate) fn batch<'e>(&self, step: u64, examples: &'e [Example]) -> Vec<&'e Example> {
+        self.batches[step as usize].iter().map(|&i| &examples[i]).collect()
+    }
+
+    /// How much was trained on.
+    pub(crate) fn progress(&self, step: u64, batch: &[&Example]) -> Vec<(String, f64)> {
+        let epoch = (step + 1) as f64 * self.epochs as f64 / self.batches.len() as f64;
+        vec![
+            ("num_tokens".into(), length(batch) as f64),
+            ("num_predicted_tokens".into(), targets(batch) as f64),
+            ("epoch".into(), epoch),
+        ]
+    }
+}
+
 /// Trains from the newest checkpoint under `checkpoints`, or from `fresh`. Returns the model and whether it is finished
 /// (false when a stop was requested).
 ///
@@ -76,62 +99,19 @@ pub fn run(
     text: &TextFiles,
     observer: &mut dyn Observer,
 ) -> Result<(Decoder, bool), TrainError> {
-    let resumed = state::load_latest(checkpoints, &config.settings, |p| Optimizer::new(config.optimizer, p))?;
-    let (mut model, mut optimizer, mut state) = match resumed {
-        Some(r) => (r.policy, r.optimizer, r.state),
-        None => {
-            let model = fresh()?;
-            let optimizer = Optimizer::new(config.optimizer, &model.params);
-            (model, optimizer, TrainerState { settings: config.settings.clone(), ..TrainerState::default() })
-        }
-    };
-    model.params.set_precision(config.precision, true);
-    let mut lanes = Lanes::new(&model.params, config.gradient_checkpointing);
-    let total = config.batches.len() as u64;
-    while state.step < total {
-        let begin = Instant::now();
-        let learning_rate = config.schedule.at(state.step);
-        let batch: Vec<&Example> = config.batches[state.step as usize].iter().map(|&i| &examples[i]).collect();
-        let tokens: usize = batch.iter().map(|e| e.tokens.len()).sum();
-        let targets: usize = batch.iter().map(|e| e.targets()).sum();
-        let (loss, norm) =
-            step(&mut model, &mut optimizer, &mut lanes, &batch, learning_rate, config.bias_update_speed);
-        state.step += 1;
-        if !loss.is_finite() || !norm.is_finite() {
-            let problem = format!("loss is {loss}, gradient norm {norm}: lower learning_rate or raise warmup_steps");
-            return Err(TrainError::Diverged { step: state.step, problem });
-        }
-        let seconds = begin.elapsed().as_secs_f64();
-        let mut metrics: Vec<(String, f64)> = vec![
-            ("loss".into(), loss),
-            ("grad_norm".into(), norm),
-            ("learning_rate".into(), learning_rate),
-            ("num_tokens".into(), tokens as f64),
-            ("num_predicted_tokens".into(), targets as f64),
-            ("epoch".into(), state.step as f64 * config.epochs as f64 / total as f64),
-        ];
-        metrics.extend(balance::metrics(&lanes.routing()));
-        let last = state.step == total;
-        let due = config.validate_every > 0 && state.step.is_multiple_of(config.validate_every);
-        if !validation.is_empty() && (last || due) {
-            metrics.push(("eval_loss".into(), validation_loss(&model, validation, lanes.quiet())));
-        }
-        let timing = vec![("step_time".into(), seconds), ("tokens_per_second".into(), tokens as f64 / seconds)];
-        observer.step(StepReport { step: state.step, total, metrics, timing, rollouts: Vec::new() })?;
-        let stop = observer.stop_requested();
-        if stop || last || config.save_steps > 0 && state.step.is_multiple_of(config.save_steps) {
-            observer.sync()?;
-            state.optimizer_step = optimizer.step;
-            state::save(checkpoints, &state, &model, &optimizer, None, text, 2)?;
-        }
-        if stop {
-            return Ok((model, last));
-        }
-    }
-    Ok((model, true))
+    let mut objective = Sft { config, examples, validation };
+    fit::run(&config.fit, fresh, &mut objective, checkpoints, text, observer)
 }
 
-fn packed(part: &[&Example]) -> PackedBatch {
+pub(crate) fn length(batch: &[&Example]) -> usize {
+    batch.iter().map(|e| e.tokens.len()).sum()
+}
+
+pub(crate) fn targets(batch: &[&Example]) -> usize {
+    batch.iter().map(|e| e.targets()).sum()
+}
+
+pub(crate) fn packed(part: &[&Example]) -> PackedBatch {
     PackedBatch::spans(part.iter().map(|e| (&e.tokens[..], &e.predicted[..])))
 }
 
@@ -145,15 +125,17 @@ pub fn step(
     learning_rate: f64,
     bias_update_speed: f64,
 ) -> (f64, f64) {
-    let tokens: usize = batch.iter().map(|e| e.tokens.len()).sum();
-    let count = batch.iter().map(|e| e.targets()).sum::<usize>() as f64;
+    let loss = gradients(model, lanes, batch);
+    (loss, fit::update(model, optimizer, lanes, learning_rate, bias_update_speed))
+}
+
+fn gradients(model: &Decoder, lanes: &mut Lanes, batch: &[&Example]) -> f64 {
+    let count = targets(batch) as f64;
     lanes.begin(0.0);
-    let parts = split(batch, |e| e.tokens.len(), lanes.micro_batch_tokens(MICRO_BATCH_TOKENS, tokens));
+    let parts = split(batch, |e| e.tokens.len(), lanes.micro_batch_tokens(MICRO_BATCH_TOKENS, length(batch)));
     let losses = lanes
         .run(&parts, |lane, part| packed(part).train_predicting(model, &mut lane.tape, &mut lane.grads, count, 0.0).0);
-    balance::update(model, &lanes.routing(), bias_update_speed);
-    let norm = optimizer.step(&mut model.params, lanes.grads(), learning_rate);
-    (losses.iter().sum(), norm)
+    losses.iter().sum()
 }
 
 /// Mean loss over the predicted tokens, in nats.

@@ -1,6 +1,6 @@
 //! One forward and backward over packed sequences: what every training method shares.
 
-use aha_kernels::{Attend, Gradients, Segments, Tape, logprob};
+use aha_kernels::{Ask, Attend, Compared, Comparison, Gradients, Segments, Tape, TopK, divergence, logprob};
 use aha_model::Decoder;
 use std::sync::Arc;
 
@@ -113,6 +113,44 @@ impl PackedBatch {
         };
         tape.backward_from(&decoder.params, grads, &[(scores, &d_scores)], &mut rerun);
         tape.reset();
+    }
+
+    /// Comparison of the rows with a teacher's, without remembering anything.
+    pub fn compare(&self, decoder: &Decoder, tape: &mut Tape, comparison: &Comparison) -> Compared {
+        let h = self.hidden(decoder, tape);
+        let found = divergence::forward(tape.value(h), decoder.params.weight(decoder.head()), comparison);
+        tape.reset();
+        found
+    }
+
+    /// Forward, comparison with a teacher, and backward of sum(d_divergence * divergence + d_logp * logp) into `grads`.
+    pub fn train_compared(
+        &self,
+        decoder: &Decoder,
+        tape: &mut Tape,
+        grads: &mut Gradients,
+        comparison: &Comparison,
+        (d_divergence, d_logp): (f32, f32),
+    ) -> Compared {
+        let h = self.hidden(decoder, tape);
+        let positions: Arc<[u32]> = self.segments.positions().into();
+        let mut rerun = |tape: &mut Tape, block: usize, x| {
+            decoder.block(tape, block, x, &positions, &mut Attend::Packed(self.segments.clone()))
+        };
+        let weights = [d_divergence, d_logp].map(|w| vec![w; self.targets.len()]);
+        let end = (h, decoder.head());
+        let weights = (&weights[0][..], &weights[1][..]);
+        let found = tape.backward_compared(&decoder.params, grads, end, comparison, weights, &mut rerun);
+        tape.reset();
+        found
+    }
+
+    /// A teacher's most likely tokens for every row.
+    pub fn top_k(&self, decoder: &Decoder, tape: &mut Tape, ask: Ask) -> TopK {
+        let h = self.hidden(decoder, tape);
+        let found = divergence::top_k(tape.value(h), decoder.params.weight(decoder.head()), ask);
+        tape.reset();
+        found
     }
 
     fn hidden(&self, decoder: &Decoder, tape: &mut Tape) -> aha_kernels::Var {

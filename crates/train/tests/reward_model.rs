@@ -9,7 +9,7 @@ use aha_kernels::{AdamWConfig, Gradients, Optimizer, Precision, Tape};
 use aha_model::{Checkpoint, Decoder, Head, ModelConfig, SaveDtype, TextFiles};
 use aha_train::lanes::Lanes;
 use aha_train::reward_loss::pair_loss;
-use aha_train::reward_model::{Preference, step};
+use aha_train::reward_model::{Found, Preference, accumulate};
 use aha_train::{PackedBatch, state};
 use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
@@ -131,6 +131,18 @@ fn what_is_saved_is_read_again_and_keeps_its_head() {
     assert!(ModelConfig::from_json(&two).unwrap_err().to_string().contains("2 labels"));
 }
 
+fn step(
+    model: &mut Decoder,
+    optimizer: &mut Optimizer,
+    lanes: &mut Lanes,
+    batch: &[&Preference],
+    centering: f64,
+) -> Found {
+    let found = accumulate(model, lanes, batch, centering);
+    optimizer.step(&mut model.params, lanes.grads(), 3e-3);
+    found
+}
+
 /// Sequences whose worth is whether the token 7 occurs more often than 9; pairs, ties and labels of them.
 fn examples(pairwise: bool) -> Vec<Preference> {
     let row = |seed: u64, sevens: usize| -> Vec<u32> {
@@ -157,10 +169,10 @@ fn a_small_model_learns_pairs_and_labels() {
         let config = AdamWConfig { weight_decay: 0.0, ..AdamWConfig::default() };
         let mut optimizer = Optimizer::new(config, &model.params);
         let mut lanes = Lanes::new(&model.params, false);
-        let first = step(&mut model, &mut optimizer, &mut lanes, &batch, 3e-3, 0.01);
+        let first = step(&mut model, &mut optimizer, &mut lanes, &batch, 0.01);
         let mut last = first;
         for _ in 0..60 {
-            last = step(&mut model, &mut optimizer, &mut lanes, &batch, 3e-3, 0.01);
+            last = step(&mut model, &mut optimizer, &mut lanes, &batch, 0.01);
         }
         assert!(first.accuracy < 0.9, "{first:?}");
         assert!(last.accuracy > 0.99 && last.loss < 0.5 * first.loss, "{pairwise}: {first:?} {last:?}");
@@ -175,7 +187,7 @@ fn checkpointing_blocks_changes_no_bit() {
         let mut model = open(&fixture("deepseek_score"));
         let mut optimizer = Optimizer::new(AdamWConfig::default(), &model.params);
         let mut lanes = Lanes::new(&model.params, checkpointing);
-        step(&mut model, &mut optimizer, &mut lanes, &batch, 1e-3, 0.0);
+        step(&mut model, &mut optimizer, &mut lanes, &batch, 0.0);
         model
             .params
             .iter()

@@ -18,6 +18,7 @@
 mod corpus;
 mod curation;
 mod deepseek;
+mod distill;
 mod embedded;
 mod error;
 mod keys;
@@ -42,6 +43,9 @@ use serde::Serialize;
 pub use corpus::{CorpusStage, SourceSettings};
 pub use curation::{CurationStage, Decide};
 pub use deepseek::{DeepseekShape, DeepseekTraining};
+pub use distill::{
+    ComparisonSettings, DistillMethod, DistillStage, EndpointSettings, OnPolicySettings, ProblemSettings, Teacher,
+};
 pub use embedded::list_embedded;
 pub use error::{Origin, RecipeError};
 pub use keys::{CORPUS_KEYS, PROMPT_STYLES};
@@ -51,7 +55,7 @@ pub use plan::{PlannedStage, StageAction, plan, plan_with_files, stage_hash, sta
 pub use raw::RawRecipe;
 pub use reward_model::RewardModelStage;
 pub use rewards::{JudgeKind, JudgeSettings, RewardWeight};
-pub use sft::SftStage;
+pub use sft::{DataSettings, SftStage, TuningSettings};
 pub use stage::{
     EvalStage, ExtendStage, GrpoStage, LaterProblems, ModelRef, ModelShape, OverlongPenalty, Precision, PretrainStage,
     Stage, StageKind, StageSettings,

@@ -94,12 +94,19 @@ fn stage(table: &Table, index: usize, earlier: &[Stage], all_names: &[String]) -
             StageSettings::Extend(settings::extend(&section(&keys)?, &context)?)
         }
         StageKind::Sft => {
-            let keys = [super::sft::SFT_KEYS, keys::OPTIMIZER_KEYS].concat();
+            use super::sft::{DATA_KEYS, SFT_KEYS, TUNING_KEYS};
+            let keys = [SFT_KEYS, DATA_KEYS, TUNING_KEYS, keys::OPTIMIZER_KEYS].concat();
             StageSettings::Sft(super::sft::sft(&section(&keys)?, &context)?)
         }
         StageKind::RewardModel => {
             let keys = [super::reward_model::REWARD_MODEL_KEYS, keys::OPTIMIZER_KEYS].concat();
             StageSettings::RewardModel(super::reward_model::reward_model(&section(&keys)?, &context)?)
+        }
+        StageKind::Distill => {
+            use super::distill::{COMPARISON_KEYS, DISTILL_KEYS, ON_POLICY_KEYS, PROBLEM_KEYS};
+            let own = [DISTILL_KEYS, COMPARISON_KEYS, ON_POLICY_KEYS, PROBLEM_KEYS].concat();
+            let keys = [&own[..], super::sft::DATA_KEYS, super::sft::TUNING_KEYS, keys::OPTIMIZER_KEYS].concat();
+            StageSettings::Distill(super::distill::distill(&section(&keys)?, &context)?)
         }
         StageKind::Grpo => {
             let keys = [keys::GRPO_KEYS, keys::OPTIMIZER_KEYS].concat();
@@ -127,7 +134,7 @@ impl Context<'_> {
         let stage = self.earlier_stage(section, key, text, " (for a folder, write `./NAME`)")?;
         if !stage.kind().makes_model() {
             let message = format!(
-                "`{}` is `{text}`, a {} stage, which makes no model; models come from pretrain, extend, sft and grpo stages",
+                "`{}` is `{text}`, a {} stage, which makes no model; models come from pretrain, extend, sft, distill and grpo stages",
                 section.key(key),
                 stage.kind()
             );
@@ -215,6 +222,10 @@ impl Context<'_> {
                 StageSettings::Pretrain(s) => return Some((name, s.model.max_position_embeddings)),
                 StageSettings::Extend(s) => return Some((name, s.training.context)),
                 StageSettings::Sft(s) => name = s.model.stage()?,
+                StageSettings::Distill(s) => match &s.model {
+                    Some(shape) => return Some((name, shape.max_position_embeddings)),
+                    None => name = s.student.as_ref()?.stage()?,
+                },
                 StageSettings::Grpo(s) => name = s.model.stage()?,
                 StageSettings::Corpus(_)
                 | StageSettings::ColdStart(_)

@@ -50,7 +50,7 @@ pub(crate) fn extend(section: &Section<'_>, context: &Context<'_>) -> Result<Ext
     })
 }
 
-fn model_shape(table: &Table, path: &str) -> Result<ModelShape, RecipeError> {
+pub(super) fn model_shape(table: &Table, path: &str) -> Result<ModelShape, RecipeError> {
     let any = Section::new(table, path, &[MODEL_KEYS, deepseek::SHAPE_KEYS])?;
     let architectures =
         [("llama", None), ("qwen2", Some("qwen2")), ("qwen3", Some("qwen3")), ("deepseek_v3", Some("deepseek_v3"))];

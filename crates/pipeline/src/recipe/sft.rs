@@ -10,18 +10,17 @@ use super::section::{NOT_NEGATIVE, Section};
 use super::settings::{MODEL_WANTED, precision, prompt_style};
 use super::stage::{ModelRef, Precision, is_zero};
 
-pub(crate) const SFT_KEYS: &[&str] = &[
-    "model",
-    "data",
+pub(crate) const SFT_KEYS: &[&str] = &["model"];
+
+/// Keys of [`DataSettings`].
+pub(crate) const DATA_KEYS: &[&str] =
+    &["data", "epochs", "max_steps", "batch_tokens", "max_length", "validation_rows", "validate_every"];
+
+/// Keys of [`TuningSettings`] beside those of the optimizer.
+pub(crate) const TUNING_KEYS: &[&str] = &[
     "prompt_style",
     "system_prompt",
     "prompt_suffix",
-    "epochs",
-    "max_steps",
-    "batch_tokens",
-    "max_length",
-    "validation_rows",
-    "validate_every",
     "save_steps",
     "seed_offset",
     "precision",
@@ -34,16 +33,20 @@ pub(crate) const SFT_KEYS: &[&str] = &[
 pub struct SftStage {
     /// The model to train.
     pub model: ModelRef,
-    /// Conversations: earlier stages of curated data, files of rows.
+    /// What it is trained on.
+    #[serde(flatten)]
+    pub data: DataSettings,
+    /// How it is trained.
+    #[serde(flatten)]
+    pub tuning: TuningSettings,
+}
+
+/// Conversations and how often they are seen.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DataSettings {
+    /// Conversations: earlier stages of curated data, files of rows. None where a teacher's traces are all there is.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub data: Vec<ModelRef>,
-    /// How a conversation becomes a prompt. Default `auto`.
-    pub prompt_style: String,
-    /// A system message before conversations that have none, for chat templates. Default none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub system_prompt: Option<String>,
-    /// Text on a line of its own after every question. Default none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub prompt_suffix: Option<String>,
     /// Passes over the data. Default 2 (R1).
     pub epochs: u64,
     /// Ends after so many steps; the learning rate then falls over these. Default none: all epochs.
@@ -57,6 +60,19 @@ pub struct SftStage {
     pub validation_rows: u64,
     /// Steps between validations; 0 for only the last. Default 50.
     pub validate_every: u64,
+}
+
+/// How a model is tuned, whatever to.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TuningSettings {
+    /// How a conversation becomes a prompt. Default `auto`.
+    pub prompt_style: String,
+    /// A system message before conversations that have none, for chat templates. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system_prompt: Option<String>,
+    /// Text on a line of its own after every question. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_suffix: Option<String>,
     /// Steps between checkpoints; 0 for only the last. Default 100.
     pub save_steps: u64,
     /// Added to the recipe's seed. Default 0.
@@ -78,7 +94,7 @@ pub struct SftStage {
 impl SftStage {
     /// Everything it starts from.
     pub(super) fn references(&self) -> impl Iterator<Item = &ModelRef> {
-        std::iter::once(&self.model).chain(&self.data)
+        std::iter::once(&self.model).chain(&self.data.data)
     }
 }
 
@@ -87,13 +103,25 @@ const DATA_WANTED: &str = "the name of an earlier stage of data or the path of a
 pub(crate) fn sft(section: &Section<'_>, context: &Context<'_>) -> Result<SftStage, RecipeError> {
     let name = section.string("model", MODEL_WANTED)?.ok_or_else(|| section.missing("model", MODEL_WANTED))?;
     let model = context.model(section, "model", &name)?;
-    let data = section.strings("data", DATA_WANTED)?.ok_or_else(|| section.missing("data", DATA_WANTED))?;
+    if !section.has("data") {
+        return Err(section.missing("data", DATA_WANTED));
+    }
+    let data = data(section, context, context.max_positions(&model))?;
+    Ok(SftStage { tuning: tuning(section, data.max_steps, 5e-6)?, data, model })
+}
+
+/// Reads the keys of the data, which may be none; `positions` is what the model has, with the stage that says so.
+pub(crate) fn data(
+    section: &Section<'_>,
+    context: &Context<'_>,
+    positions: Option<(&str, usize)>,
+) -> Result<DataSettings, RecipeError> {
+    let data = section.strings("data", DATA_WANTED)?.unwrap_or_default();
     let data = data.into_iter().map(|text| {
         let stage = context.data(section, "data", &text)?;
         Ok(stage.map_or(ModelRef::Path(text), ModelRef::Stage))
     });
     let data = data.collect::<Result<_, _>>()?;
-    let positions = context.max_positions(&model);
     let max_length = section.size("max_length", 2)?;
     if let (Some(length), Some((stage, most))) = (max_length, positions)
         && length > most
@@ -104,32 +132,40 @@ pub(crate) fn sft(section: &Section<'_>, context: &Context<'_>) -> Result<SftSta
         );
         return Err(section.conflict("max_length", message));
     }
-    let max_steps = section.integer("max_steps", 1)?;
-    let defaults = Defaults { learning_rate: Some(5e-6), schedule: ScheduleKind::Cosine, weight_decay: 0.1 };
-    // How many steps there are is known when the data are; no schedule here needs to know before.
-    let mut optimizer = optimizer(section, max_steps.unwrap_or(1 << 40), &defaults)?;
-    if matches!(optimizer.schedule, ScheduleKind::Wsd | ScheduleKind::V3) {
-        let message = format!("`{}` of an sft stage is `constant`, `linear` or `cosine`", section.key("schedule"));
-        return Err(section.conflict("schedule", message));
-    }
-    optimizer.decay_steps = 0;
-    Ok(SftStage {
+    Ok(DataSettings {
         data,
-        prompt_style: prompt_style(section)?,
-        system_prompt: section.string("system_prompt", "a text")?,
-        prompt_suffix: section.string("prompt_suffix", "a text")?,
         epochs: section.integer("epochs", 1)?.unwrap_or(2),
-        max_steps,
+        max_steps: section.integer("max_steps", 1)?,
         batch_tokens: section.size("batch_tokens", 1)?.unwrap_or(65_536),
         max_length: max_length.unwrap_or_else(|| positions.map_or(32_768, |(_, most)| most.min(32_768))),
         validation_rows: section.integer("validation_rows", 0)?.unwrap_or(64),
         validate_every: section.integer("validate_every", 0)?.unwrap_or(50),
+    })
+}
+
+/// Reads the keys of the tuning; `steps` is how long it is, where that is known.
+pub(crate) fn tuning(
+    section: &Section<'_>,
+    steps: Option<u64>,
+    learning_rate: f64,
+) -> Result<TuningSettings, RecipeError> {
+    let defaults = Defaults { learning_rate: Some(learning_rate), schedule: ScheduleKind::Cosine, weight_decay: 0.1 };
+    // How many steps there are is known when the data are; no schedule here needs to know before.
+    let mut optimizer = optimizer(section, steps.unwrap_or(1 << 40), &defaults)?;
+    if matches!(optimizer.schedule, ScheduleKind::Wsd | ScheduleKind::V3) {
+        let message = format!("`{}` of such a stage is `constant`, `linear` or `cosine`", section.key("schedule"));
+        return Err(section.conflict("schedule", message));
+    }
+    optimizer.decay_steps = 0;
+    Ok(TuningSettings {
+        prompt_style: prompt_style(section)?,
+        system_prompt: section.string("system_prompt", "a text")?,
+        prompt_suffix: section.string("prompt_suffix", "a text")?,
         save_steps: section.integer("save_steps", 0)?.unwrap_or(100),
         seed_offset: section.integer("seed_offset", 0)?.unwrap_or(0),
         optimizer,
         precision: precision(section, &Precision::TRAINING)?,
         gradient_checkpointing: section.boolean("gradient_checkpointing")?.unwrap_or(false),
         bias_update_speed: section.number("bias_update_speed", &NOT_NEGATIVE)?.unwrap_or(0.0),
-        model,
     })
 }

@@ -11,6 +11,7 @@ use serde::{Serialize, Serializer};
 
 use super::corpus::CorpusStage;
 use super::curation::CurationStage;
+use super::distill::DistillStage;
 use super::optimizer::OptimizerSettings;
 use super::reward_model::RewardModelStage;
 use super::rewards::RewardWeight;
@@ -42,6 +43,8 @@ pub enum StageSettings {
     Sft(SftStage),
     /// Trains a model to score responses.
     RewardModel(RewardModelStage),
+    /// Teaches a student what a teacher knows.
+    Distill(DistillStage),
     /// Reinforcement learning with group-relative advantages.
     Grpo(GrpoStage),
     /// Samples a model and makes the data of its cold start.
@@ -67,6 +70,8 @@ pub enum StageKind {
     Sft,
     /// A reward model.
     RewardModel,
+    /// Distillation.
+    Distill,
     /// Reinforcement learning.
     Grpo,
     /// Cold-start data.
@@ -81,12 +86,13 @@ pub enum StageKind {
 
 impl StageKind {
     /// Every kind with its name in a recipe.
-    pub const ALL: [(&'static str, Self); 10] = [
+    pub const ALL: [(&'static str, Self); 11] = [
         ("corpus", Self::Corpus),
         ("pretrain", Self::Pretrain),
         ("extend", Self::Extend),
         ("sft", Self::Sft),
         ("reward_model", Self::RewardModel),
+        ("distill", Self::Distill),
         ("grpo", Self::Grpo),
         ("cold_start", Self::ColdStart),
         ("reject", Self::Reject),
@@ -102,6 +108,7 @@ impl StageKind {
             Self::Extend => "extend",
             Self::Sft => "sft",
             Self::RewardModel => "reward_model",
+            Self::Distill => "distill",
             Self::Grpo => "grpo",
             Self::ColdStart => "cold_start",
             Self::Reject => "reject",
@@ -112,7 +119,7 @@ impl StageKind {
 
     /// Whether the stage leaves a language model behind.
     pub fn makes_model(self) -> bool {
-        matches!(self, Self::Pretrain | Self::Extend | Self::Sft | Self::Grpo)
+        matches!(self, Self::Pretrain | Self::Extend | Self::Sft | Self::Distill | Self::Grpo)
     }
 
     /// Whether the stage leaves conversations to train on behind, `messages.jsonl` in its folder.
@@ -136,6 +143,7 @@ impl Stage {
             StageSettings::Extend(_) => StageKind::Extend,
             StageSettings::Sft(_) => StageKind::Sft,
             StageSettings::RewardModel(_) => StageKind::RewardModel,
+            StageSettings::Distill(_) => StageKind::Distill,
             StageSettings::Grpo(_) => StageKind::Grpo,
             StageSettings::ColdStart(_) => StageKind::ColdStart,
             StageSettings::Reject(_) => StageKind::Reject,
@@ -152,6 +160,7 @@ impl Stage {
             StageSettings::Extend(s) => std::iter::once(s.training.corpus.as_str()).chain(s.model.stage()).collect(),
             StageSettings::Sft(s) => s.references().filter_map(ModelRef::stage).collect(),
             StageSettings::RewardModel(s) => s.model.stage().into_iter().collect(),
+            StageSettings::Distill(s) => s.references().filter_map(ModelRef::stage).collect(),
             StageSettings::Grpo(s) => s.references().filter_map(ModelRef::stage).collect(),
             StageSettings::ColdStart(s) | StageSettings::Reject(s) => s.inputs(),
             StageSettings::Eval(s) => s.references().filter_map(ModelRef::stage).collect(),
@@ -175,6 +184,7 @@ impl Stage {
             StageSettings::RewardModel(s) => {
                 return s.model.path().into_iter().chain(s.data.iter().map(String::as_str)).collect();
             }
+            StageSettings::Distill(s) => return s.external_inputs(),
             StageSettings::Grpo(s) => (s.references().collect(), &s.task_options),
             StageSettings::ColdStart(s) | StageSettings::Reject(s) => return s.external_inputs(),
             StageSettings::Eval(s) => (s.references().collect(), &s.task_options),

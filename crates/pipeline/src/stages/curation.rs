@@ -5,7 +5,7 @@
 //! `thrown.jsonl` and the data card.
 
 use super::few_shot;
-use super::grpo::{model_path, problems, style};
+use super::grpo::{model_path, open_task, style};
 use crate::PipelineError;
 use crate::models::OpenModel;
 use crate::recipe::{CurationStage, Decide};
@@ -52,7 +52,7 @@ pub(crate) fn run(context: &mut Context, name: &str, s: &CurationStage) -> Resul
     let seed = context.recipe.seed.wrapping_add(s.seed_offset);
     let paths = context.dir.stage(name)?;
     paths.create()?;
-    let task = problems(name, &s.task, &s.task_options, seed)?;
+    let task = open_task(name, &s.task, &s.task_options, seed)?;
     let work = Work { name, settings: s, seed, root: paths.root().to_path_buf(), task };
     let method = context.recipe.stage(name)?.kind().to_string();
     let total_steps = Some(s.problems.div_ceil(CHUNK));

@@ -1,7 +1,7 @@
 //! Measuring models on held-out problems.
 
 use super::few_shot::{self, FewShot};
-use super::grpo::{model_path, problems, style};
+use super::grpo::{model_path, open_task, style};
 use super::observer::store;
 use crate::PipelineError;
 use crate::models::OpenModel;
@@ -18,7 +18,7 @@ const MEASURED_BYTES: usize = 20_000;
 
 pub(crate) fn run(context: &mut Context, name: &str, s: &EvalStage) -> Result<StageEnd, PipelineError> {
     let seed = context.recipe.seed.wrapping_add(s.seed_offset);
-    let mut task = problems(name, &s.task, &options(context, s)?, seed)?;
+    let mut task = open_task(name, &s.task, &options(context, s)?, seed)?;
     if s.few_shot.is_some() {
         let examples = few_shot::examples(context, s.few_shot.as_ref())
             .map_err(|source| PipelineError::Curate { stage: name.to_owned(), source })?;

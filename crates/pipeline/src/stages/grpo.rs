@@ -25,7 +25,7 @@ pub(crate) fn model_path(context: &Context, model: &ModelRef) -> Result<PathBuf,
 }
 
 /// The task of a stage.
-pub(crate) fn problems(
+pub(crate) fn open_task(
     stage: &str,
     name: &str,
     options: &toml::Table,
@@ -52,9 +52,9 @@ pub(crate) fn run(context: &mut Context, name: &str, s: &GrpoStage, hash: &str) 
     let train_error = |source| PipelineError::Train { stage: name.to_owned(), source };
     let model = OpenModel::open(&model_path(context, &s.model)?)?;
     let prompter = model.prompter(style(&s.prompt_style), s.system_prompt.clone(), s.prompt_suffix.clone())?;
-    let task = problems(name, &s.task, &s.task_options, seed)?;
+    let task = open_task(name, &s.task, &s.task_options, seed)?;
     let rewards = rewards(context, name, s)?;
-    let later = s.later.as_ref().map(|l| problems(name, &l.task, &l.task_options, seed)).transpose()?;
+    let later = s.later.as_ref().map(|l| open_task(name, &l.task, &l.task_options, seed)).transpose()?;
     let sampling = SamplingParams {
         temperature: s.temperature as f32,
         top_p: s.top_p as f32,

@@ -2,6 +2,7 @@
 
 pub mod corpus;
 pub mod curation;
+pub(crate) mod distill;
 pub(crate) mod documents;
 pub mod eval;
 pub(crate) mod extend;
@@ -13,5 +14,6 @@ pub(crate) mod reward_model;
 mod rewards;
 pub(crate) mod sft;
 pub(crate) mod table;
+mod traces;
 
 pub(crate) use grpo::style;

@@ -159,7 +159,8 @@ pub(super) fn train(
     Ok(StageEnd { metrics, finished })
 }
 
-fn model_config(m: &ModelShape, vocab_size: usize, eos: u32) -> ModelConfig {
+/// A fresh decoder's config.
+pub(super) fn model_config(m: &ModelShape, vocab_size: usize, eos: u32) -> ModelConfig {
     let arch = match (&m.deepseek, m.architecture) {
         (Some(_), _) => Arch::DeepseekV3,
         (None, Some("qwen2")) => Arch::Qwen2,

@@ -16,7 +16,8 @@ use aha_model::{Decoder, SaveDtype};
 use aha_runs::{Event, Listener};
 use aha_tasks::Split;
 use aha_tasks::mini::Rng;
-use aha_train::reward_model::{Preference, RewardModelConfig};
+use aha_train::fit::{self, FitConfig};
+use aha_train::reward_model::{Preference, Rewarding};
 use aha_train::sft::batches;
 use aha_train::{TrainError, state};
 use rayon::prelude::*;
@@ -54,6 +55,7 @@ pub(crate) fn run(
         return Err(fail(problem));
     }
     let train: Vec<Preference> = train.into_iter().map(|row| row.example).collect();
+    let validation: Vec<Preference> = held_out.iter().map(|row| row.example.clone()).collect();
     let mut all = batches(&vec![1; train.len()], s.batch_size, s.epochs, seed);
     let whole = all.len() as u64;
     all.truncate(s.max_steps.unwrap_or(whole).min(whole) as usize);
@@ -62,16 +64,15 @@ pub(crate) fn run(
         let warmup = s.optimizer.warmup_steps;
         return Err(fail(format!("warmup_steps is {warmup}, but the data are only {steps} steps; lower it")));
     }
-    let config = RewardModelConfig {
-        batches: all,
-        epochs: s.epochs,
+    let config = FitConfig {
+        steps,
         schedule: s.optimizer.schedule(steps),
         optimizer: s.optimizer.config(),
-        centering: s.centering,
         validate_every: s.validate_every,
         save_steps: s.save_steps,
         precision: s.precision.resolve(),
         gradient_checkpointing: s.gradient_checkpointing,
+        bias_update_speed: 0.0,
         settings: hash.to_owned(),
     };
     let paths = context.dir.stage(name)?;
@@ -84,8 +85,10 @@ pub(crate) fn run(
     }
     let mut observer = RunObserver::open(context, name, resume, 0, None)?;
     let fresh = || model.with_score(seed).map_err(|e| TrainError::Observer(e.to_string()));
+    let mut objective =
+        Rewarding { batches: all, epochs: s.epochs, examples: &train, held_out: &validation, centering: s.centering };
     let (policy, finished) =
-        aha_train::reward_model::run(&config, fresh, &train, &paths.checkpoints_dir(), &model.text, &mut observer)
+        fit::run(&config, fresh, &mut objective, &paths.checkpoints_dir(), &model.text, &mut observer)
             .map_err(train_error)?;
     let mut metrics = observer.last;
     if !finished {

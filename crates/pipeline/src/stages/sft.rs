@@ -4,119 +4,184 @@ use super::grpo::{model_path, style};
 use super::observer::RunObserver;
 use crate::PipelineError;
 use crate::models::OpenModel;
-use crate::recipe::{ModelRef, Precision, SftStage};
+use crate::recipe::{DataSettings, ModelRef, Precision, SftStage, TuningSettings};
 use crate::run::{Context, StageEnd};
 use aha_curate::MESSAGES;
 use aha_data::{Example, conversation};
 use aha_engine::sampler::mix;
-use aha_model::SaveDtype;
+use aha_model::{Decoder, SaveDtype, TextFiles};
 use aha_runs::{Event, Listener};
 use aha_tasks::Prompter;
 use aha_tasks::mini::Rng;
+use aha_train::fit::FitConfig;
 use aha_train::sft::{SftConfig, batches};
 use aha_train::{TrainError, state};
 use rayon::prelude::*;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Examples to train on, examples to validate on, and how many were too long.
-struct Examples {
-    train: Vec<Example>,
-    held_out: Vec<Example>,
-    too_long: usize,
+pub(super) struct Examples {
+    pub train: Vec<Example>,
+    pub held_out: Vec<Example>,
+    pub too_long: usize,
 }
 
 pub(crate) fn run(context: &mut Context, name: &str, s: &SftStage, hash: &str) -> Result<StageEnd, PipelineError> {
-    let fail = |problem: String| PipelineError::Stage { stage: name.to_owned(), problem };
-    let train_error = |source| PipelineError::Train { stage: name.to_owned(), source };
     let model = OpenModel::open(&model_path(context, &s.model)?)?;
-    let prompter = model.prompter(style(&s.prompt_style), s.system_prompt.clone(), s.prompt_suffix.clone())?;
-    let seed = mix(context.recipe.seed.wrapping_add(s.seed_offset));
-    let most = s.max_length.min(model.config().max_position_embeddings);
-    let examples = examples(context, name, s, &prompter, most, seed)?;
-    if examples.train.is_empty() {
-        return Err(fail(format!("no conversation has at most {most} tokens; raise max_length or give other data")));
+    let prompter = prompter(&model, &s.tuning)?;
+    let most = s.data.max_length.min(model.config().max_position_embeddings);
+    let files = files(context, &s.data)?;
+    let examples = Examples::read(context, name, (&s.data, &s.tuning), &files, &prompter, most)?;
+    let fresh = || model.decoder(Precision::F32).map_err(|e| TrainError::Observer(e.to_string()));
+    train(context, name, (&s.data, &s.tuning), hash, "sft", &examples, &model.text, fresh)
+}
+
+/// Trains on the tokens of examples, from `fresh`.
+pub(super) fn train(
+    context: &mut Context,
+    name: &str,
+    (data, tuning): (&DataSettings, &TuningSettings),
+    hash: &str,
+    method: &str,
+    examples: &Examples,
+    text: &TextFiles,
+    fresh: impl FnOnce() -> Result<Decoder, TrainError>,
+) -> Result<StageEnd, PipelineError> {
+    let config = examples.config(context, name, (data, tuning), hash)?;
+    let (train, held_out) = (&examples.train, &examples.held_out);
+    let mut end = fit(context, name, &config.fit, method, text, 0, |checkpoints, observer| {
+        aha_train::sft::run(&config, fresh, train, held_out, checkpoints, text, observer)
+    })?;
+    end.metrics.extend(examples.counts());
+    Ok(end)
+}
+
+/// Carries a training out as a stage: who listens, where it resumes, and the model it leaves.
+pub(super) fn fit(
+    context: &mut Context,
+    name: &str,
+    config: &FitConfig,
+    method: &str,
+    text: &TextFiles,
+    log_rollouts: u64,
+    run: impl FnOnce(&Path, &mut RunObserver) -> Result<(Decoder, bool), TrainError>,
+) -> Result<StageEnd, PipelineError> {
+    let train_error = |source| PipelineError::Train { stage: name.to_owned(), source };
+    let paths = context.dir.stage(name)?;
+    let resume = state::latest(&paths.checkpoints_dir(), &config.settings).map_err(train_error)?;
+    let (stage, method, total_steps) = (name.to_owned(), method.to_owned(), Some(config.steps));
+    context.listeners.event(&Event::StageStarted { stage, method, resumed_at: resume, total_steps });
+    let mut observer = RunObserver::open(context, name, resume, log_rollouts as usize, None)?;
+    let (model, finished) = run(&paths.checkpoints_dir(), &mut observer).map_err(train_error)?;
+    let metrics = observer.last;
+    if finished {
+        state::save_model(&paths.model(), &model, SaveDtype::F32, text).map_err(train_error)?;
     }
-    let lengths: Vec<usize> = examples.train.iter().map(|e| e.tokens.len()).collect();
-    let mut all = batches(&lengths, s.batch_tokens, s.epochs, seed);
-    let whole = all.len() as u64;
-    all.truncate(s.max_steps.unwrap_or(whole).min(whole) as usize);
-    let steps = all.len() as u64;
-    if s.optimizer.warmup_steps > steps {
-        let warmup = s.optimizer.warmup_steps;
-        return Err(fail(format!("warmup_steps is {warmup}, but the data are only {steps} steps; lower it")));
-    }
-    let config = SftConfig {
-        batches: all,
-        epochs: s.epochs,
+    Ok(StageEnd { metrics, finished })
+}
+
+/// Renders conversations for a model as the settings say.
+pub(super) fn prompter(model: &OpenModel, s: &TuningSettings) -> Result<Prompter, PipelineError> {
+    model.prompter(style(&s.prompt_style), s.system_prompt.clone(), s.prompt_suffix.clone())
+}
+
+/// The seed of a stage.
+pub(super) fn seed(context: &Context, s: &TuningSettings) -> u64 {
+    mix(context.recipe.seed.wrapping_add(s.seed_offset))
+}
+
+/// The loop's settings for so many steps.
+pub(super) fn fit_config(s: &TuningSettings, steps: u64, validate_every: u64, hash: &str) -> FitConfig {
+    FitConfig {
+        steps,
         schedule: s.optimizer.schedule(steps),
         optimizer: s.optimizer.config(),
-        validate_every: s.validate_every,
+        validate_every,
         save_steps: s.save_steps,
         precision: s.precision.resolve(),
         gradient_checkpointing: s.gradient_checkpointing,
         bias_update_speed: s.bias_update_speed,
         settings: hash.to_owned(),
-    };
-    let paths = context.dir.stage(name)?;
-    let resume = state::latest(&paths.checkpoints_dir(), hash).map_err(train_error)?;
-    let stage = name.to_owned();
-    let method = "sft".to_owned();
-    context.listeners.event(&Event::StageStarted { stage, method, resumed_at: resume, total_steps: Some(steps) });
-    let counts = [
-        ("examples", examples.train.len()),
-        ("examples/held_out", examples.held_out.len()),
-        ("examples/too_long", examples.too_long),
-    ];
-    if examples.too_long > 0 {
-        let text = format!("{} conversations of more than {most} tokens are left out", examples.too_long);
-        context.listeners.event(&Event::Note { stage: name.to_owned(), text });
     }
-    let mut observer = RunObserver::open(context, name, resume, 0, None)?;
-    let fresh = || model.decoder(Precision::F32).map_err(|e| TrainError::Observer(e.to_string()));
-    let (policy, finished) = aha_train::sft::run(
-        &config,
-        fresh,
-        &examples.train,
-        &examples.held_out,
-        &paths.checkpoints_dir(),
-        &model.text,
-        &mut observer,
-    )
-    .map_err(train_error)?;
-    let mut metrics = observer.last;
-    metrics.extend(counts.map(|(key, count)| (key.to_owned(), count as f64)));
-    if finished {
-        state::save_model(&paths.model(), &policy, SaveDtype::F32, &model.text).map_err(train_error)?;
-    }
-    Ok(StageEnd { metrics, finished })
 }
 
-fn examples(
-    context: &Context,
-    name: &str,
-    s: &SftStage,
-    prompter: &Prompter,
-    most: usize,
-    seed: u64,
-) -> Result<Examples, PipelineError> {
-    let fail = |problem: String| PipelineError::Stage { stage: name.to_owned(), problem };
-    let mut conversations = Vec::new();
-    for source in &s.data {
-        let path = match source {
+/// Where the conversations lie.
+pub(super) fn files(context: &Context, s: &DataSettings) -> Result<Vec<PathBuf>, PipelineError> {
+    let file = |source: &ModelRef| {
+        Ok(match source {
             ModelRef::Stage(stage) => context.dir.stage(stage)?.root().join(MESSAGES),
             ModelRef::Path(path) => PathBuf::from(path),
-        };
-        conversations.extend(conversation::read(&path).map_err(|e| fail(e.to_string()))?);
+        })
+    };
+    s.data.iter().map(file).collect()
+}
+
+impl Examples {
+    /// Reads conversations and encodes them; those of more than `most` tokens are left out, with a note.
+    pub(super) fn read(
+        context: &Context,
+        name: &str,
+        (data, tuning): (&DataSettings, &TuningSettings),
+        files: &[PathBuf],
+        prompter: &Prompter,
+        most: usize,
+    ) -> Result<Self, PipelineError> {
+        let fail = |problem: String| PipelineError::Stage { stage: name.to_owned(), problem };
+        let mut conversations = Vec::new();
+        for path in files {
+            conversations.extend(conversation::read(path).map_err(|e| fail(e.to_string()))?);
+        }
+        // Whole conversations are held out, so that none of their turns is trained on.
+        Rng::new(seed(context, tuning), u64::MAX).shuffle(&mut conversations);
+        let held_out = (data.validation_rows as usize).min(conversations.len() / 10);
+        let encode = |turns: &Vec<aha_model::Message>| conversation::examples(prompter, turns);
+        let encoded: Result<Vec<Vec<Example>>, _> = conversations.par_iter().map(encode).collect();
+        let encoded = encoded.map_err(|e| fail(e.to_string()))?;
+        let fits = |e: &&Example| e.tokens.len() <= most;
+        let kept = |part: &[Vec<Example>]| part.iter().flatten().filter(fits).cloned().collect::<Vec<_>>();
+        let (held, train) = (kept(&encoded[..held_out]), kept(&encoded[held_out..]));
+        let too_long = encoded.iter().flatten().count() - held.len() - train.len();
+        if train.is_empty() {
+            return Err(fail(format!(
+                "no conversation has at most {most} tokens; raise max_length or give other data"
+            )));
+        }
+        if too_long > 0 {
+            let text = format!("{too_long} conversations of more than {most} tokens are left out");
+            context.listeners.event(&Event::Note { stage: name.to_owned(), text });
+        }
+        Ok(Examples { train, held_out: held, too_long })
     }
-    // Whole conversations are held out, so that none of their turns is trained on.
-    Rng::new(seed, u64::MAX).shuffle(&mut conversations);
-    let held_out = (s.validation_rows as usize).min(conversations.len() / 10);
-    let encode = |turns: &Vec<aha_model::Message>| conversation::examples(prompter, turns);
-    let encoded: Result<Vec<Vec<Example>>, _> = conversations.par_iter().map(encode).collect();
-    let encoded = encoded.map_err(|e| fail(e.to_string()))?;
-    let fits = |e: &&Example| e.tokens.len() <= most;
-    let kept = |part: &[Vec<Example>]| part.iter().flatten().filter(fits).cloned().collect::<Vec<_>>();
-    let (held, train) = (kept(&encoded[..held_out]), kept(&encoded[held_out..]));
-    let too_long = encoded.iter().flatten().count() - held.len() - train.len();
-    Ok(Examples { train, held_out: held, too_long })
+
+    /// Which of them each step trains on.
+    pub(super) fn config(
+        &self,
+        context: &Context,
+        name: &str,
+        (data, tuning): (&DataSettings, &TuningSettings),
+        hash: &str,
+    ) -> Result<SftConfig, PipelineError> {
+        let lengths: Vec<usize> = self.train.iter().map(|e| e.tokens.len()).collect();
+        let mut all = batches(&lengths, data.batch_tokens, data.epochs, seed(context, tuning));
+        let whole = all.len() as u64;
+        all.truncate(data.max_steps.unwrap_or(whole).min(whole) as usize);
+        let steps = all.len() as u64;
+        let warmup = tuning.optimizer.warmup_steps;
+        if warmup > steps {
+            let problem = format!("warmup_steps is {warmup}, but the data are only {steps} steps; lower it");
+            return Err(PipelineError::Stage { stage: name.to_owned(), problem });
+        }
+        let fit = fit_config(tuning, steps, data.validate_every, hash);
+        Ok(SftConfig { batches: all, epochs: data.epochs, fit })
+    }
+
+    /// How many there are, for the summary.
+    pub(super) fn counts(&self) -> Vec<(String, f64)> {
+        let counts = [
+            ("examples", self.train.len()),
+            ("examples/held_out", self.held_out.len()),
+            ("examples/too_long", self.too_long),
+        ];
+        counts.map(|(key, count)| (key.to_owned(), count as f64)).to_vec()
+    }
 }

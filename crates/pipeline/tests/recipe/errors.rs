@@ -121,7 +121,7 @@ fn wrong_types_name_key_found_and_wanted() {
         (
             "kind = \"grpo\"",
             "kind = \"gropo\"",
-            "small.toml:28: `zero.kind` is the string \"gropo\", but it must be one of `corpus`, `pretrain`, `extend`, `sft`, `grpo`, `cold_start`, `reject`, `eval`",
+            "small.toml:28: `zero.kind` is the string \"gropo\", but it must be one of `corpus`, `pretrain`, `extend`, `sft`, `distill`, `grpo`, `cold_start`, `reject`, `eval`",
         ),
     ] {
         assert_eq!(edited(old, new), message);
@@ -205,7 +205,7 @@ fn missing_keys_say_what_they_must_be() {
     );
     assert_eq!(
         edited("kind = \"grpo\"\n", ""),
-        "small.toml:26: `zero.kind` is missing; it must be one of `corpus`, `pretrain`, `extend`, `sft`, `grpo`, `cold_start`, `reject`, `eval`"
+        "small.toml:26: `zero.kind` is missing; it must be one of `corpus`, `pretrain`, `extend`, `sft`, `distill`, `grpo`, `cold_start`, `reject`, `eval`"
     );
     assert_eq!(
         edited("name = \"small\"\n", ""),
@@ -245,7 +245,7 @@ fn stages_must_exist_and_come_earlier() {
     );
     assert_eq!(
         edited("model = \"base\"", "model = \"corpus\""),
-        "small.toml:29: `zero.model` is `corpus`, a corpus stage, which makes no model; models come from pretrain, extend, sft and grpo stages"
+        "small.toml:29: `zero.model` is `corpus`, a corpus stage, which makes no model; models come from pretrain, extend, sft, distill and grpo stages"
     );
     assert_eq!(
         edited("name = \"zero\"", "name = \"base\""),

@@ -281,6 +281,73 @@ fn no_key_is_accepted_and_ignored() {
     assert!(checked > 70, "{checked}");
 }
 
+/// A distill stage in every form it has.
+fn distilled() -> [Recipe; 4] {
+    let before = SMALL.split("[[stage]]\nname = \"measure\"").next().unwrap();
+    let shape = "[stage.model]\nhidden_size = 8\nintermediate_size = 16\nnum_hidden_layers = 1\nnum_attention_heads = 2\nmax_position_embeddings = 64\n";
+    let recipe = |stage: &str| {
+        let text = format!("{before}[[stage]]\nname = \"student\"\nkind = \"distill\"\n{stage}");
+        parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+    };
+    [
+        recipe(&format!("teacher = \"zero\"\nmethod = \"jsd\"\ndata = [\"rows.jsonl\"]\nmax_steps = 9\n{shape}")),
+        recipe("student = \"base\"\nteacher = \"traces.jsonl\""),
+        recipe(
+            "student = \"base\"\nteacher = \"zero\"\nmethod = \"on_policy\"\ntask = \"jsonl\"\nsteps = 4\nmax_completion_length = 32\ntask_options = { data = \"problems.jsonl\" }",
+        ),
+        recipe(
+            "student = \"base\"\nteacher = \"http://localhost:8000/v1\"\ntask = \"mini\"\nendpoint = { name = \"big\", key_env = \"KEY\", max_requests = 9, max_total_tokens = 99 }",
+        ),
+    ]
+}
+
+#[test]
+fn a_distill_stage_reads_back_as_itself_and_names_what_it_uses() {
+    for recipe in distilled() {
+        let text = recipe.to_toml().unwrap();
+        let again = parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        assert_eq!((&again, again.to_toml().unwrap()), (&recipe, text));
+    }
+    let [shape, traces, on_policy, endpoint] = distilled();
+    let last = |recipe: &Recipe| recipe.stages.last().unwrap().clone();
+    assert_eq!((last(&shape).inputs(), last(&shape).external_inputs()), (vec!["zero"], vec!["rows.jsonl"]));
+    assert_eq!((last(&traces).inputs(), last(&traces).external_inputs()), (vec!["base"], vec!["traces.jsonl"]));
+    assert_eq!(
+        (last(&on_policy).inputs(), last(&on_policy).external_inputs()),
+        (vec!["base", "zero"], vec!["problems.jsonl"])
+    );
+    assert_eq!((last(&endpoint).inputs(), last(&endpoint).external_inputs()), (vec!["base"], vec![]));
+    let StageSettings::Distill(s) = last(&shape).settings else { panic!("distill") };
+    assert_eq!((s.tuning.optimizer.learning_rate, s.data.unwrap().max_length), (1e-4, 64));
+    assert_eq!(s.comparison.unwrap().jsd_beta, Some(0.5));
+}
+
+#[test]
+fn no_key_of_a_distill_stage_is_accepted_and_ignored() {
+    let mut checked = 0;
+    for recipe in distilled() {
+        let text = recipe.to_toml().unwrap();
+        let written: toml::Table = text.parse().unwrap();
+        let stage = written["stage"].as_array().unwrap().last().unwrap().as_table().unwrap().clone();
+        let mut paths: Vec<String> = stage.keys().map(|key| format!("student.{key}")).collect();
+        for table in ["model", "endpoint"] {
+            let keys = stage.get(table).and_then(|t| t.as_table()).into_iter().flat_map(|t| t.keys());
+            paths.extend(keys.map(|key| format!("student.{table}.{key}")));
+        }
+        for path in paths.iter().filter(|path| *path != "student.name") {
+            let mut raw = RawRecipe::parse(&text, "small.toml").unwrap();
+            raw.set(&format!("{path}=2026-01-01")).unwrap();
+            let takes_text = [".task", ".name", ".key_env"].iter().any(|key| path.ends_with(key));
+            match raw.resolve() {
+                Err(error) => assert!(error.to_string().contains(path), "{path}: {error}"),
+                Ok(_) => assert!(takes_text, "{path} is ignored"),
+            }
+            checked += 1;
+        }
+    }
+    assert!(checked > 90, "{checked}");
+}
+
 #[test]
 fn corpus_keys_are_the_ones_accepted() {
     for key in CORPUS_KEYS {
