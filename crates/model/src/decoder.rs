@@ -7,6 +7,7 @@ mod deepseek;
 
 use crate::config::{ModelConfig, RopeScaling, is_correction_bias};
 use crate::error::Error;
+use crate::lora::Lora;
 use aha_kernels::attention::Heads;
 use aha_kernels::latent::LatentForm;
 use aha_kernels::quant::QuantRows;
@@ -68,6 +69,7 @@ pub struct Decoder {
     norm: ParamId,
     head: ParamId,
     rope: Arc<Rope>,
+    pub(crate) lora: Option<Lora>,
 }
 
 impl Decoder {
@@ -171,7 +173,7 @@ impl Decoder {
         let head = ids.get("lm_head.weight").copied().unwrap_or(embedding);
         let norm = find("model.norm.weight".into());
         let (rope, latent_form) = (Arc::new(rope(&config)), LatentForm::default());
-        Decoder { config, params, latent_form, embedding, layers, modules, norm, head, rope }
+        Decoder { config, params, latent_form, embedding, layers, modules, norm, head, rope, lora: None }
     }
 
     /// Gives the model other positions: how they are stretched, and how many there are. Weights stay.
