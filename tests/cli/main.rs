@@ -11,6 +11,7 @@ mod extend;
 mod grade;
 mod interrupted;
 mod judge;
+mod lora;
 mod models;
 mod pretrain;
 mod runs;

@@ -1,20 +1,19 @@
 //! Supervised fine-tuning on curated data and on files of conversations.
 
-use super::grpo::{model_path, style};
+use super::grpo::{model_path, save_results, style};
 use super::observer::RunObserver;
 use crate::PipelineError;
 use crate::models::OpenModel;
-use crate::recipe::{ModelRef, Precision, SftStage};
+use crate::recipe::{ModelRef, SftStage};
 use crate::run::{Context, StageEnd};
 use aha_curate::MESSAGES;
 use aha_data::{Example, conversation};
 use aha_engine::sampler::mix;
-use aha_model::SaveDtype;
 use aha_runs::{Event, Listener};
 use aha_tasks::Prompter;
 use aha_tasks::mini::Rng;
 use aha_train::sft::{SftConfig, batches};
-use aha_train::{TrainError, state};
+use aha_train::state;
 use rayon::prelude::*;
 use std::path::PathBuf;
 
@@ -72,7 +71,8 @@ pub(crate) fn run(context: &mut Context, name: &str, s: &SftStage, hash: &str) -
         context.listeners.event(&Event::Note { stage: name.to_owned(), text });
     }
     let mut observer = RunObserver::open(context, name, resume, 0, None)?;
-    let fresh = || model.decoder(Precision::F32).map_err(|e| TrainError::Observer(e.to_string()));
+    let lora = s.lora.as_ref().map(|l| l.config(&[]));
+    let fresh = || model.trainee(lora.as_ref(), seed);
     let (policy, finished) = aha_train::sft::run(
         &config,
         fresh,
@@ -86,7 +86,7 @@ pub(crate) fn run(context: &mut Context, name: &str, s: &SftStage, hash: &str) -
     let mut metrics = observer.last;
     metrics.extend(counts.map(|(key, count)| (key.to_owned(), count as f64)));
     if finished {
-        state::save_model(&paths.model(), &policy, SaveDtype::F32, &model.text).map_err(train_error)?;
+        save_results(&paths, &policy, &model).map_err(train_error)?;
     }
     Ok(StageEnd { metrics, finished })
 }
