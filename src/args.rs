@@ -40,6 +40,34 @@ impl Style {
     }
 }
 
+/// Adapters instead of the whole model; one of these is enough.
+#[derive(clap::Args)]
+pub struct LoraFlags {
+    /// Train adapters (LoRA) of this rank and leave the model frozen [default with another --lora flag: 16].
+    #[arg(long, value_name = "R")]
+    lora_r: Option<u64>,
+    /// Adapters are multiplied by alpha / r [default: twice the rank].
+    #[arg(long, value_name = "X")]
+    lora_alpha: Option<String>,
+    /// Layers that get an adapter, by the last part of their names, or all-linear [default: all-linear].
+    #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
+    lora_target_modules: Vec<String>,
+}
+
+impl LoraFlags {
+    /// Flag, key of the stage, and value of what is given.
+    pub fn values(&self) -> impl Iterator<Item = (&'static str, &'static str, String)> {
+        let names: Vec<String> = self.lora_target_modules.iter().map(|name| quoted(name)).collect();
+        let list = (!names.is_empty()).then(|| format!("[{}]", names.join(", ")));
+        let all = [
+            ("--lora-r", "lora.r", self.lora_r.map(|r| r.to_string())),
+            ("--lora-alpha", "lora.alpha", self.lora_alpha.clone()),
+            ("--lora-target-modules", "lora.target_modules", list),
+        ];
+        all.into_iter().filter_map(|(flag, key, value)| Some((flag, key, value?)))
+    }
+}
+
 /// `--precision`, as in a recipe.
 pub fn precision(text: &str) -> Result<Precision, String> {
     let found = Precision::ALL.iter().find(|(name, _)| *name == text);

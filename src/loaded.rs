@@ -20,7 +20,7 @@ impl Loaded {
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         let name = path.display().to_string();
         let checkpoint = Checkpoint::open(path).with_context(|| name.clone())?;
-        let absent = path.is_dir() && !path.join("tokenizer.json").exists();
+        let absent = checkpoint.path().is_dir() && !checkpoint.path().join("tokenizer.json").exists();
         let tokenizer = if absent { None } else { Some(checkpoint.tokenizer().with_context(|| name.clone())?) };
         Ok(Loaded { name, checkpoint, tokenizer })
     }

@@ -1,6 +1,6 @@
 //! `aha grpo`: reinforcement learning on one model and one task, as a recipe of one stage.
 
-use crate::args::{Style, quoted};
+use crate::args::{LoraFlags, Style, quoted};
 use crate::execute::{check_out, execute};
 use crate::output::{Output, note};
 use aha_pipeline::recipe::{RawRecipe, RecipeError};
@@ -87,6 +87,8 @@ pub struct Args {
     /// In what numbers matrix products run: f32, bf16, or auto for the faster one on this processor.
     #[arg(long, value_name = "TYPE", default_value = "auto")]
     precision: String,
+    #[command(flatten)]
+    lora: LoraFlags,
     /// Any other setting of a grpo stage, for example epsilon_high=0.28; may be given many times.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -139,6 +141,9 @@ fn recipe(args: &Args) -> Result<RawRecipe, RecipeError> {
     for (flag, key, value) in values {
         raw.set_flag(flag, &format!("grpo.{key}"), &value)?;
     }
+    for (flag, key, value) in args.lora.values() {
+        raw.set_flag(flag, &format!("grpo.{key}"), &value)?;
+    }
     raw.set_flag("--seed", "seed", &args.seed.to_string())?;
     if !args.reward.is_empty() {
         let one = |(kind, weight): &(RewardKind, f64)| format!("{{ name = \"{}\", weight = {weight:?} }}", kind.name());
@@ -158,6 +163,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let code = execute(&recipe, args.out.clone(), None, Output::new(args.json))?;
     if code == ExitCode::SUCCESS {
         note(format!("model: {}", args.out.join("grpo").join("model").display()));
+        if args.lora.values().next().is_some() {
+            note(format!("adapter: {}", args.out.join("grpo").join("adapter").display()));
+        }
     }
     Ok(code)
 }

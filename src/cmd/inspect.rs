@@ -5,7 +5,7 @@ use crate::failure::usage;
 use crate::loaded::Loaded;
 use crate::output::Output;
 use crate::table::{duration, evaluations, left};
-use aha_model::RopeScaling;
+use aha_model::{RopeScaling, is_adapter};
 use aha_pipeline::recipe::{RawRecipe, Recipe, list_embedded};
 use aha_runs::{RunPaths, Summary};
 use serde_json::{Value, json};
@@ -30,7 +30,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let path = &args.path;
     let name = path.to_string_lossy();
     let is_run = ["summary.json", "recipe.toml", "run.db"].iter().any(|f| path.join(f).exists());
-    if path.join("config.json").exists() || path.is_file() && !name.ends_with(".toml") {
+    if path.join("config.json").exists() || is_adapter(path) || path.is_file() && !name.ends_with(".toml") {
         model(path, args.tensors, output)?;
     } else if is_run {
         run_folder(path, output)?;

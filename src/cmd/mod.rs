@@ -3,6 +3,7 @@
 pub mod annotate;
 pub mod bench;
 pub mod chat;
+pub mod convert;
 pub mod cost;
 pub mod curate;
 pub mod distill;

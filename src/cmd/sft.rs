@@ -1,6 +1,6 @@
 //! `aha sft`: supervised fine-tuning of one model on files of conversations, as a recipe of one stage.
 
-use crate::args::{Style, quoted};
+use crate::args::{LoraFlags, Style, quoted};
 use crate::execute::{check_out, execute};
 use crate::output::{Output, note};
 use aha_pipeline::recipe::{RawRecipe, RecipeError};
@@ -53,6 +53,8 @@ pub struct Args {
     /// In what numbers matrix products run: f32, bf16, or auto for the faster one on this processor.
     #[arg(long, value_name = "TYPE", default_value = "auto")]
     precision: String,
+    #[command(flatten)]
+    lora: LoraFlags,
     /// Any other setting of an sft stage, for example batch_tokens=4096; may be given many times.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -84,6 +86,9 @@ fn recipe(args: &Args) -> Result<RawRecipe, RecipeError> {
             raw.set_flag(flag, &format!("sft.{key}"), &value)?;
         }
     }
+    for (flag, key, value) in args.lora.values() {
+        raw.set_flag(flag, &format!("sft.{key}"), &value)?;
+    }
     raw.set_flag("--seed", "seed", &args.seed.to_string())?;
     for assignment in &args.set {
         let whole = assignment.starts_with("sft.") || assignment.starts_with("seed=");
@@ -98,6 +103,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let code = execute(&recipe, args.out.clone(), None, Output::new(args.json))?;
     if code == ExitCode::SUCCESS {
         note(format!("model: {}", args.out.join("sft").join("model").display()));
+        if args.lora.values().next().is_some() {
+            note(format!("adapter: {}", args.out.join("sft").join("adapter").display()));
+        }
     }
     Ok(code)
 }

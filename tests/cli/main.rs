@@ -12,6 +12,7 @@ mod extend;
 mod grade;
 mod interrupted;
 mod judge;
+mod lora;
 mod models;
 mod pretrain;
 mod reward_model;

@@ -59,14 +59,14 @@ pub fn rows() -> String {
     lines.join("\n")
 }
 
-fn folder() -> tempfile::TempDir {
+pub fn folder() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("tuned.toml"), RECIPE).unwrap();
     std::fs::write(dir.path().join("rows.jsonl"), rows()).unwrap();
     dir
 }
 
-fn run(dir: &Path, out: &str, more: &[&str]) -> Said {
+pub fn run(dir: &Path, out: &str, more: &[&str]) -> Said {
     aha_in(dir, &[&["run", "tuned.toml", "--out", out, "--json"], more].concat())
 }
 

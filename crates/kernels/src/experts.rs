@@ -5,6 +5,7 @@
 //! is applied to its inner activation, `down(w silu(gate x) up x)`, which is the same function.
 
 use crate::cpu::math;
+use crate::gradients::WeightGradients;
 use crate::linear;
 use crate::multiversion;
 use crate::par::{self, Shared};
@@ -22,8 +23,9 @@ pub struct Expert<'a> {
     pub down: Weight<'a>,
 }
 
-/// Gradients of one expert's matrices; empty for frozen ones.
-pub type ExpertGradients<'a> = [&'a mut [f32]; 3];
+/// Gradients of one expert's gate, up and down: of the matrix and of both factors of its adapter; empty for what is frozen or
+/// absent.
+pub type ExpertGradients<'a> = [[&'a mut [f32]; 3]; 3];
 
 /// Buffers by slot: what the backward needs again.
 #[derive(Debug)]
@@ -166,8 +168,8 @@ pub fn backward<'a>(
     gather(d_y, d_out, plan, d);
     let by_slot = by_slot(weights, plan);
     let mut d_by_slot = vec![0f32; count];
-    let matrices: Vec<[(Shared, usize); 3]> =
-        gradients.into_iter().map(|g| g.map(|m| (Shared::new(m), m.len()))).collect();
+    let matrices: Vec<[[(Shared, usize); 3]; 3]> =
+        gradients.into_iter().map(|g| g.map(|m| m.map(|m| (Shared::new(m), m.len())))).collect();
     let (gate, up, inner) = (Shared::new(&mut slots.gate), Shared::new(&mut slots.up), Shared::new(&mut slots.inner));
     let (xs, d_y) = (&slots.x, &*d_y);
     let (to_xs, to_inner, to_weights) = (Shared::new(d_xs), Shared::new(d_inner), Shared::new(&mut d_by_slot));
@@ -185,26 +187,20 @@ pub fn backward<'a>(
                 to_weights.slice(range.start, range.len()),
             )
         };
-        // SAFETY: an expert's gradients are its task's alone.
-        let [d_gate, d_up, d_down] = matrices[e].each_ref().map(|(m, len)| unsafe { m.slice(0, *len) });
+        let [mut d_gate, mut d_up, mut d_down] = matrices[e].each_ref().map(|of| {
+            // SAFETY: an expert's gradients are its task's alone.
+            let [weight, a, b] = of.each_ref().map(|(m, len)| unsafe { m.slice(0, *len) });
+            WeightGradients { weight, a, b }
+        });
         let (x, d_y) = (&xs[rows.clone()], &d_y[rows]);
-        linear::backward_input(d_inner, d_y, w.down, false);
-        if !d_down.is_empty() {
-            linear::backward_weight(d_down, d_y, inner, w.down);
-        }
+        linear::backward(d_inner, &mut d_down, d_y, inner, w.down, false);
         for (i, d) in d_inner.chunks_exact(f).enumerate() {
             let (g, u, plain) = (&mut gate[i * f..][..f], &mut up[i * f..][..f], &mut inner[i * f..][..f]);
             weighted_backward(d, g, u, plain, by_slot[range.start + i]);
             d_w[i] = math::dot(d, plain);
         }
-        linear::backward_input(d_xs, gate, w.gate, false);
-        linear::backward_input(d_xs, up, w.up, true);
-        if !d_gate.is_empty() {
-            linear::backward_weight(d_gate, gate, x, w.gate);
-        }
-        if !d_up.is_empty() {
-            linear::backward_weight(d_up, up, x, w.up);
-        }
+        linear::backward(d_xs, &mut d_gate, gate, x, w.gate, false);
+        linear::backward(d_xs, &mut d_up, up, x, w.up, true);
     });
     scatter(d_x, d_xs, plan, d);
     for (d, slot) in d_weights.iter_mut().zip(&plan.slots) {

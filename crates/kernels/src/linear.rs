@@ -5,10 +5,11 @@
 
 use crate::cpu::gemm::{Extent, Left, NR, Start, gemm};
 use crate::cpu::math::{SQUARE, transpose};
+use crate::gradients::WeightGradients;
 use crate::par::{self, Shared};
 use crate::params::Weight;
 use crate::quant;
-use crate::{linear_bf16, linear_fp8};
+use crate::{linear_bf16, linear_fp8, lora};
 
 /// Rows of x that one task takes while a panel stays in cache.
 const ROW_BLOCK: usize = 96;
@@ -16,7 +17,15 @@ const ROW_BLOCK: usize = 96;
 const TOKEN_BLOCK: usize = 256;
 
 /// y `[m, n]` = x `[m, k]` W^T, or y += x W^T with `add` (the product is summed first, then added).
+/// Then what the adapter of W gives is added, where it has one.
 pub fn forward(y: &mut [f32], x: &[f32], w: Weight, add: bool) {
+    base_forward(y, x, w, add);
+    if w.adapter.is_some() {
+        lora::forward(&mut [(y, w)], x);
+    }
+}
+
+fn base_forward(y: &mut [f32], x: &[f32], w: Weight, add: bool) {
     let (n, k) = (w.n, w.k);
     if let Some(quantized) = w.quantized {
         return quant::forward_all(&mut [(y, quantized)], x, add);
@@ -55,6 +64,13 @@ pub fn forward(y: &mut [f32], x: &[f32], w: Weight, add: bool) {
 
 /// Several products with the same x, each `[m, n_i]` = x W_i^T: x is rounded once, and the threads meet once.
 pub fn forward_all(outputs: &mut [(&mut [f32], Weight)], x: &[f32]) {
+    base_forward_all(outputs, x);
+    if outputs.iter().any(|(_, w)| w.adapter.is_some()) {
+        lora::forward(outputs, x);
+    }
+}
+
+fn base_forward_all(outputs: &mut [(&mut [f32], Weight)], x: &[f32]) {
     if outputs.iter().all(|(_, w)| w.quantized.is_some()) {
         let mut all: Vec<_> = outputs.iter_mut().filter_map(|(y, w)| Some((&mut **y, w.quantized?))).collect();
         return quant::forward_all(&mut all, x, false);
@@ -65,7 +81,7 @@ pub fn forward_all(outputs: &mut [(&mut [f32], Weight)], x: &[f32]) {
         return linear_bf16::forward_all(&mut all, x, k);
     }
     for (y, w) in outputs {
-        forward(y, x, *w, false);
+        base_forward(y, x, *w, false);
     }
 }
 
@@ -89,8 +105,26 @@ pub fn bias_backward(d_b: &mut [f32], d_y: &[f32]) {
     });
 }
 
-/// d_x `[m, k]` = d_y `[m, n]` W, or += with `add`. Works on transposed tiles of 32 rows, so that W is read as it lies.
+/// Everything a product has to give back: d_x = or += as in [`backward_input`], and the gradients of the matrix and of its
+/// adapter where they are wanted.
+pub fn backward(d_x: &mut [f32], g: &mut WeightGradients, d_y: &[f32], x: &[f32], w: Weight, add: bool) {
+    backward_input(d_x, d_y, Weight { adapter: None, ..w }, add);
+    if !g.weight.is_empty() {
+        backward_weight(g.weight, d_y, x, w);
+    }
+    lora::backward(d_x, g, d_y, x, w);
+}
+
+/// d_x `[m, k]` = d_y `[m, n]` W, or += with `add`; with an adapter, of both.
 pub fn backward_input(d_x: &mut [f32], d_y: &[f32], w: Weight, add: bool) {
+    base_backward_input(d_x, d_y, w, add);
+    if let Some(adapter) = &w.adapter {
+        lora::backward_input(d_x, d_y, adapter, w.n, w.k);
+    }
+}
+
+/// Works on transposed tiles of 32 rows, so that W is read as it lies.
+fn base_backward_input(d_x: &mut [f32], d_y: &[f32], w: Weight, add: bool) {
     let (n, k) = (w.n, w.k);
     if let Some(blocks) = w.fp8 {
         return linear_fp8::backward_input(d_x, d_y, blocks, n, k, add);

@@ -4,6 +4,7 @@
 //! never for all tokens: the buffer is bounded by [`CHUNK_BYTES`]. The generator uses [`row`] too, so its bits are the same.
 
 use crate::cpu::math;
+use crate::gradients::WeightGradients;
 use crate::linear;
 use crate::multiversion;
 use crate::par::{self, Shared};
@@ -86,10 +87,10 @@ pub fn forward(logp: &mut [f32], entropy: &mut [f32], h: &[f32], w: Weight, targ
     });
 }
 
-/// Gradients of sum(d_logp * logp): d_h += and, unless empty, d_w += (panels).
+/// Gradients of sum(d_logp * logp): d_h +=, and those of the output matrix and its adapter where they are wanted.
 pub fn backward(
     d_h: &mut [f32],
-    d_w: &mut [f32],
+    d_w: &mut WeightGradients,
     d_logp: &[f32],
     h: &[f32],
     w: Weight,
@@ -120,10 +121,7 @@ pub fn backward(
                     z[targets[r0 + i] as usize] += g;
                 }
             });
-            linear::backward_input(&mut d_h[r0 * d..(r0 + rows) * d], z, w, true);
-            if !d_w.is_empty() {
-                linear::backward_weight(d_w, z, h, w);
-            }
+            linear::backward(&mut d_h[r0 * d..(r0 + rows) * d], d_w, z, h, w, true);
         });
     }
 }

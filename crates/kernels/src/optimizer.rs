@@ -5,9 +5,10 @@
 
 use crate::adamw::{self, AdamWConfig, Coefficients};
 use crate::cpu::bf16;
+use crate::gradients::Gradients;
 use crate::muon::{self, MuonConfig};
 use crate::par::{self, Shared};
-use crate::params::{Gradients, Layout, Param, ParamId, ParamStore};
+use crate::params::{Layout, Param, ParamId, ParamStore};
 use rayon::prelude::*;
 use std::borrow::Cow;
 
@@ -143,7 +144,7 @@ impl Optimizer {
         let clip = if limit > 0.0 && norm > limit { limit / (norm + 1e-6) } else { 1.0 };
         let correction1 = 1.0 - f64::from(c.beta1).powi(self.step as i32);
         let correction2 = 1.0 - f64::from(c.beta2).powi(self.step as i32);
-        params.all_mut().par_iter_mut().zip(&mut self.moments).enumerate().with_max_len(1).for_each(
+        params.trainable_mut().par_iter_mut().zip(&mut self.moments).enumerate().with_max_len(1).for_each(
             |(i, (param, (m, v)))| {
                 if !param.trainable {
                     return;

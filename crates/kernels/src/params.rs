@@ -7,8 +7,11 @@
 use crate::cpu::NR;
 use crate::linear_bf16::Packed;
 use crate::linear_fp8::{self, Blocks};
+use crate::lora::{self, Adapter, Factor};
 use crate::quant::{QuantRows, Quantized};
+use crate::values::Values;
 use rayon::prelude::*;
+use std::sync::Arc;
 
 /// Index of a parameter in its store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -131,12 +134,14 @@ pub struct Weight<'a> {
     pub fp8: Option<&'a Blocks>,
     /// The same in whole numbers; `panels` is empty then.
     pub quantized: Option<&'a Quantized>,
+    /// What is added to every product with it.
+    pub adapter: Option<Adapter<'a>>,
 }
 
 impl<'a> Weight<'a> {
     /// A matrix whose products run in f32.
     pub fn f32(panels: &'a [f32], n: usize, k: usize) -> Self {
-        Weight { n, k, panels, packed: None, fp8: None, quantized: None }
+        Weight { n, k, panels, packed: None, fp8: None, quantized: None, adapter: None }
     }
 }
 
@@ -148,15 +153,72 @@ pub struct Param {
     /// Layout of `data`.
     pub layout: Layout,
     /// Values in that layout.
-    pub data: Vec<f32>,
+    pub data: Values,
     /// Whether gradients are made and the optimizer changes it.
     pub trainable: bool,
+    /// The low-rank factors beside a matrix.
+    pub adapter: Option<AdapterIds>,
     /// Matrices of a bf16 store: the values rounded, as of the last [`ParamStore::refresh`].
-    packed: Option<Packed>,
+    packed: Option<Arc<Packed>>,
     /// The same in FP8.
-    fp8: Option<Blocks>,
+    fp8: Option<Arc<Blocks>>,
     /// A matrix for inference only; `data` is empty then.
     quantized: Option<Quantized>,
+    /// Whether values changed since they were rounded.
+    stale: bool,
+}
+
+impl Param {
+    fn new(name: String, layout: Layout, data: Vec<f32>) -> Self {
+        Param {
+            name,
+            layout,
+            data: data.into(),
+            trainable: true,
+            adapter: None,
+            packed: None,
+            fp8: None,
+            quantized: None,
+            stale: true,
+        }
+    }
+
+    /// Rounds the values for products in `precision`.
+    fn round(&mut self, precision: Precision, gradients: bool) {
+        self.stale = false;
+        match (precision, self.layout) {
+            (Precision::Fp8, Layout::Panels { n, k })
+                if self.quantized.is_none() && linear_fp8::applies_to(&self.name) =>
+            {
+                self.packed = None;
+                own(&mut self.fp8).quantise(&self.data, n, k);
+            }
+            (Precision::Bf16 | Precision::Fp8, Layout::Panels { n, k }) if self.quantized.is_none() => {
+                self.fp8 = None;
+                own(&mut self.packed).pack(&self.data, n, k, gradients);
+            }
+            _ => (self.packed, self.fp8) = (None, None),
+        }
+    }
+}
+
+/// A buffer to write anew: the old one, unless a clone still reads it.
+fn own<T: Default + Clone>(buffer: &mut Option<Arc<T>>) -> &mut T {
+    if buffer.as_mut().is_some_and(|b| Arc::get_mut(b).is_none()) {
+        *buffer = None;
+    }
+    Arc::make_mut(buffer.get_or_insert_default())
+}
+
+/// The two factors of an adapter, and what their product is multiplied with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdapterIds {
+    /// A `[r, k]`.
+    pub a: ParamId,
+    /// B `[n, r]`.
+    pub b: ParamId,
+    /// s.
+    pub scale: f32,
 }
 
 /// How a fresh parameter begins.
@@ -173,6 +235,13 @@ pub enum Init {
         /// Run seed.
         seed: u64,
     },
+    /// Even over -bound..bound, from (seed, name).
+    Uniform {
+        /// Largest magnitude.
+        bound: f32,
+        /// Run seed.
+        seed: u64,
+    },
 }
 
 /// All parameters of a model. `version` changes whenever values do, so that caches of old values can be dropped.
@@ -180,9 +249,8 @@ pub enum Init {
 pub struct ParamStore {
     params: Vec<Param>,
     precision: Precision,
-    /// Whether the backward copies are kept, and whether values changed since they were made.
+    /// Whether the backward copies are kept.
     gradients: bool,
-    stale: bool,
     /// Counts updates of the values.
     pub version: u64,
 }
@@ -193,8 +261,7 @@ impl ParamStore {
         assert_eq!(values.len(), layout.shape().iter().product::<usize>(), "values do not fill the layout");
         let data = layout.store(values);
         let name = name.into();
-        self.params.push(Param { name, layout, data, trainable: true, packed: None, fp8: None, quantized: None });
-        self.stale = true;
+        self.params.push(Param::new(name, layout, data));
         ParamId(self.params.len() - 1)
     }
 
@@ -202,15 +269,7 @@ impl ParamStore {
     pub fn add_quantized(&mut self, name: impl Into<String>, layout: Layout, rows: &QuantRows) -> ParamId {
         assert_eq!(layout.shape(), [rows.n, rows.k], "quantised rows have the shape of the layout");
         let quantized = Some(Quantized::new(rows));
-        self.params.push(Param {
-            name: name.into(),
-            layout,
-            data: Vec::new(),
-            trainable: false,
-            packed: None,
-            fp8: None,
-            quantized,
-        });
+        self.params.push(Param { trainable: false, quantized, ..Param::new(name.into(), layout, Vec::new()) });
         ParamId(self.params.len() - 1)
     }
 
@@ -222,6 +281,10 @@ impl ParamStore {
             Init::Zero => vec![0.0; count],
             Init::One => vec![1.0; count],
             Init::Normal { std, seed } => normal(count, std, seed, &name),
+            Init::Uniform { bound, seed } => {
+                let mut next = uniform(seed, &name);
+                (0..count).map(|_| (2.0 * next() - 1.0) as f32 * bound).collect()
+            }
         };
         self.add(name, layout, values)
     }
@@ -236,27 +299,45 @@ impl ParamStore {
         self.precision
     }
 
-    /// Chooses the numbers products run in; with `gradients` also what their backward reads.
+    /// Chooses the numbers products run in; with `gradients` also what their backward reads. Frozen parameters keep what they
+    /// have when it is enough, so that clones go on sharing it.
     pub fn set_precision(&mut self, precision: Precision, gradients: bool) {
-        (self.precision, self.gradients, self.stale) = (precision, gradients, true);
+        let (other, more, less) =
+            (precision != self.precision, gradients && !self.gradients, self.gradients && !gradients);
+        for p in &mut self.params {
+            p.stale |= other || more || less && p.trainable;
+        }
+        (self.precision, self.gradients) = (precision, gradients);
         self.refresh();
     }
 
     /// Rounds what changed; to be called after every update. Buffers are reused.
     pub fn refresh(&mut self) {
         let (precision, gradients) = (self.precision, self.gradients);
-        self.params.par_iter_mut().with_max_len(1).for_each(|p| match (precision, p.layout) {
-            (Precision::Fp8, Layout::Panels { n, k }) if p.quantized.is_none() && linear_fp8::applies_to(&p.name) => {
-                p.packed = None;
-                p.fp8.get_or_insert_default().quantise(&p.data, n, k);
-            }
-            (Precision::Bf16 | Precision::Fp8, Layout::Panels { n, k }) if p.quantized.is_none() => {
-                p.fp8 = None;
-                p.packed.get_or_insert_default().pack(&p.data, n, k, gradients);
-            }
-            _ => (p.packed, p.fp8) = (None, None),
-        });
-        self.stale = false;
+        self.params.par_iter_mut().with_max_len(1).filter(|p| p.stale).for_each(|p| p.round(precision, gradients));
+    }
+
+    /// Puts an adapter beside a matrix `[n, k]`: `a` `[r, k]` and `b` `[n, r]`.
+    ///
+    /// # Panics
+    /// When the shapes do not fit.
+    pub fn attach(&mut self, weight: ParamId, a: ParamId, b: ParamId, scale: f32) {
+        let shape = |id: ParamId| self.params[id.0].layout.shape();
+        let (w, rank) = (shape(weight), shape(a)[0]);
+        assert!(shape(a) == [rank, w[1]] && shape(b) == [w[0], rank], "an adapter has the widths of its matrix");
+        self.params[weight.0].adapter = Some(AdapterIds { a, b, scale });
+    }
+
+    /// Row-major values of a parameter, its adapter added where it has one.
+    pub fn merged(&self, id: ParamId) -> Vec<f32> {
+        let p = &self.params[id.0];
+        let mut values = p.layout.load(&p.data);
+        if let Some(AdapterIds { a, b, scale }) = p.adapter {
+            let [a, b] = [a, b].map(|id| &self.params[id.0]);
+            let rank = a.layout.shape()[0];
+            lora::merge(&mut values, &a.layout.load(&a.data), &b.layout.load(&b.data), rank, scale);
+        }
+        values
     }
 
     /// A matrix for the products.
@@ -264,24 +345,40 @@ impl ParamStore {
     /// # Panics
     /// When values of a bf16 or FP8 store changed without a [`ParamStore::refresh`].
     pub fn weight(&self, id: ParamId) -> Weight<'_> {
-        assert!(!self.stale || self.precision == Precision::F32, "parameters changed and were not refreshed");
         let p = &self.params[id.0];
+        let factor = |id: ParamId| {
+            let p = &self.params[id.0];
+            assert!(!p.stale || self.precision == Precision::F32, "an adapter changed and was not refreshed");
+            Factor { panels: &p.data, packed: p.packed.as_deref() }
+        };
+        assert!(!p.stale || self.precision == Precision::F32, "parameters changed and were not refreshed");
         let shape = p.layout.shape();
-        let (packed, fp8, quantized) = (p.packed.as_ref(), p.fp8.as_ref(), p.quantized.as_ref());
-        Weight { n: shape[0], k: shape[1], panels: &p.data, packed, fp8, quantized }
+        let (packed, fp8, quantized) = (p.packed.as_deref(), p.fp8.as_deref(), p.quantized.as_ref());
+        let adapter = p.adapter.map(|AdapterIds { a, b, scale }| {
+            let rank = self.params[a.0].layout.shape()[0];
+            Adapter { rank, scale, a: factor(a), b: factor(b) }
+        });
+        Weight { n: shape[0], k: shape[1], panels: &p.data, packed, fp8, quantized, adapter }
     }
 
     /// All parameters, to be changed; raises the version.
     pub fn all_mut(&mut self) -> &mut [Param] {
         self.version += 1;
-        self.stale = true;
+        self.params.iter_mut().for_each(|p| p.stale = true);
+        &mut self.params
+    }
+
+    /// All parameters, of which only the trainable ones may be changed; raises the version.
+    pub(crate) fn trainable_mut(&mut self) -> &mut [Param] {
+        self.version += 1;
+        self.params.iter_mut().for_each(|p| p.stale |= p.trainable);
         &mut self.params
     }
 
     /// The parameter, to be changed; raises the version.
     pub fn get_mut(&mut self, id: ParamId) -> &mut Param {
         self.version += 1;
-        self.stale = true;
+        self.params[id.0].stale = true;
         &mut self.params[id.0]
     }
 
@@ -320,27 +417,33 @@ impl ParamStore {
         self.params.is_empty()
     }
 
-    /// Copies all values from a store of the same shape.
+    /// Copies all values from a store of the same shape; what both share is left alone.
     pub fn copy_from(&mut self, other: &ParamStore) {
-        for (a, b) in self.params.iter_mut().zip(&other.params) {
+        for (a, b) in self.params.iter_mut().zip(&other.params).filter(|(a, b)| !a.data.shares(&b.data)) {
             a.data.copy_from_slice(&b.data);
+            a.stale = true;
         }
         self.version += 1;
         self.refresh();
     }
 }
 
-/// Standard normal values times `std`, a function of (seed, name) alone (Box-Muller over splitmix64).
-pub fn normal(count: usize, std: f32, seed: u64, name: &str) -> Vec<f32> {
+/// Numbers in 0..1, a function of (seed, name) alone (splitmix64).
+fn uniform(seed: u64, name: &str) -> impl FnMut() -> f64 + use<> {
     let mut state =
         name.bytes().fold(seed ^ 0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
-    let mut uniform = || {
+    move || {
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
-    };
+    }
+}
+
+/// Standard normal values times `std`, a function of (seed, name) alone (Box-Muller).
+pub fn normal(count: usize, std: f32, seed: u64, name: &str) -> Vec<f32> {
+    let mut uniform = uniform(seed, name);
     let mut out = Vec::with_capacity(count + 1);
     while out.len() < count {
         let radius = (-2.0 * (1.0 - uniform()).ln()).sqrt();
@@ -350,62 +453,6 @@ pub fn normal(count: usize, std: f32, seed: u64, name: &str) -> Vec<f32> {
     }
     out.truncate(count);
     out
-}
-
-/// Gradients in the layouts of their parameters; empty for frozen ones.
-#[derive(Clone, Debug, Default)]
-pub struct Gradients {
-    data: Vec<Vec<f32>>,
-}
-
-impl Gradients {
-    /// Zero gradients for every trainable parameter.
-    pub fn new(params: &ParamStore) -> Self {
-        let data =
-            params.params.iter().map(|p| if p.trainable { vec![0.0; p.data.len()] } else { Vec::new() }).collect();
-        Gradients { data }
-    }
-
-    /// Sets all to zero.
-    pub fn zero(&mut self) {
-        for d in &mut self.data {
-            d.fill(0.0);
-        }
-    }
-
-    /// Adds gradients of the same shape, element by element and one after another.
-    pub fn add(&mut self, others: &[&Gradients]) {
-        self.data.par_iter_mut().enumerate().with_max_len(1).for_each(|(i, sum)| {
-            for other in others {
-                crate::cpu::math::add_assign(sum, &other.data[i]);
-            }
-        });
-    }
-
-    /// Gradient of a parameter, `None` when it is frozen.
-    pub fn get_mut(&mut self, id: ParamId) -> Option<&mut [f32]> {
-        let d = &mut self.data[id.0];
-        if d.is_empty() { None } else { Some(d) }
-    }
-
-    /// Gradients of several distinct parameters at once, in the order asked for; empty for frozen ones.
-    ///
-    /// # Panics
-    /// When a parameter is asked for twice.
-    pub fn get_many_mut(&mut self, ids: impl Iterator<Item = ParamId>) -> Vec<&mut [f32]> {
-        let mut all: Vec<Option<&mut [f32]>> = self.data.iter_mut().map(|d| Some(d.as_mut_slice())).collect();
-        ids.map(|id| all[id.0].take().expect("parameters are distinct")).collect()
-    }
-
-    /// Gradient of a parameter (empty when frozen).
-    pub fn get(&self, id: ParamId) -> &[f32] {
-        &self.data[id.0]
-    }
-
-    /// L2 norm over everything, summed in parameter order in f64.
-    pub fn norm(&self) -> f64 {
-        self.data.iter().map(|d| crate::cpu::math::sum_squares(d)).sum::<f64>().sqrt()
-    }
 }
 
 #[cfg(test)]

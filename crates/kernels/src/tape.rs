@@ -15,7 +15,8 @@ pub use routing::RoutingStats;
 
 use crate::attention::{self, Heads, Segments};
 use crate::cache::{CacheSpan, KvCache};
-use crate::params::{Gradients, ParamId, ParamStore};
+use crate::gradients::Gradients;
+use crate::params::{ParamId, ParamStore};
 use crate::rope::Rope;
 use crate::{embedding, linear, logprob, norm, swiglu};
 use std::sync::Arc;
@@ -337,9 +338,9 @@ impl Tape {
         }
         for l in heads {
             let mut d_h = self.gradient(&mut d, l.h);
-            let d_w = grads.get_mut(l.head).unwrap_or(&mut []);
+            let mut d_w = grads.of_weight(params, l.head);
             let w = params.weight(l.head);
-            logprob::backward(&mut d_h, d_w, l.d_logp, self.value(l.h), w, l.targets, l.temperature);
+            logprob::backward(&mut d_h, &mut d_w, l.d_logp, self.value(l.h), w, l.targets, l.temperature);
             d[l.h.0] = Some(d_h);
         }
         self.play(params, grads, d, rerun);
@@ -440,11 +441,9 @@ impl Tape {
                 let w = params.weight(*weight);
                 let add = d[x.0].is_some();
                 let mut d_x = self.share(d, *x, add);
-                linear::backward_input(&mut d_x, &d_out, w, add);
+                let mut d_w = grads.of_weight(params, *weight);
+                linear::backward(&mut d_x, &mut d_w, &d_out, self.value(*x), w, add);
                 d[x.0] = Some(d_x);
-                if let Some(d_w) = grads.get_mut(*weight) {
-                    linear::backward_weight(d_w, &d_out, self.value(*x), w);
-                }
                 if let Some(d_b) = bias.and_then(|b| grads.get_mut(b)) {
                     linear::bias_backward(d_b, &d_out);
                 }

@@ -5,7 +5,8 @@ mod common;
 use aha_kernels::attention::Segments;
 use aha_kernels::router::{self, Plan, Routing};
 use aha_kernels::{
-    Attend, ExpertIds, Gradients, Init, Layout, LossHead, MoeIds, ParamStore, Precision, Tape, Var, par,
+    Attend, ExpertIds, Gradients, Init, Layout, LossHead, MoeIds, ParamStore, Precision, Tape, Var, WeightGradients,
+    par,
 };
 use common::{close, differences, noise, wide};
 use std::sync::Arc;
@@ -155,7 +156,15 @@ fn routed_experts_equal_reference_and_differences() {
         let mut grads = Gradients::new(&l.params);
         let mut d_out = vec![0.0; tokens * d];
         let weight = l.params.weight(l.head);
-        aha_kernels::logprob::backward(&mut d_out, &mut [], &d_logp, tape.value(out), weight, &targets, 1.0);
+        aha_kernels::logprob::backward(
+            &mut d_out,
+            &mut WeightGradients::plain(&mut []),
+            &d_logp,
+            tape.value(out),
+            weight,
+            &targets,
+            1.0,
+        );
         let head = LossHead { h: out, head: l.head, targets: &targets, temperature: 1.0, d_logp: &d_logp };
         tape.backward_heads(&l.params, &mut grads, &[head], &mut |_, _, _| unreachable!("no blocks"));
         let wd = wide(&d_out);
@@ -217,7 +226,7 @@ fn the_gradient_with_respect_to_the_input_flows_through_experts_gate_and_residua
     let loss = |weight: Option<&[f32]>| {
         let mut params = l.params.clone();
         if let Some(w) = weight {
-            params.get_mut(x_weight).data = w.to_vec();
+            params.get_mut(x_weight).data = w.to_vec().into();
         }
         let mut tape = Tape::new(true);
         let x = tape.constant(&input);

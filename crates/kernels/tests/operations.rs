@@ -4,7 +4,7 @@ mod common;
 
 use aha_kernels::attention::{self, Heads};
 use aha_kernels::rope::Rope;
-use aha_kernels::{CacheShape, CacheSpan, KvCache, Layout, Precision, Segments, Weight};
+use aha_kernels::{CacheShape, CacheSpan, KvCache, Layout, Precision, Segments, Weight, WeightGradients};
 use aha_kernels::{embedding, linear, logprob, norm, swiglu};
 use common::{close, differences, noise, wide};
 
@@ -287,7 +287,7 @@ fn log_probabilities_entropies_and_gradients_equal_reference() {
         close("logp", &logp, &want, 1e-5);
         close("entropy", &entropy, &want_entropy, 1e-5);
         let (mut d_h, mut d_w) = (vec![0.0; h.len()], vec![0.0; panels.len()]);
-        logprob::backward(&mut d_h, &mut d_w, &weights, &h, weight, &targets, temperature);
+        logprob::backward(&mut d_h, &mut WeightGradients::plain(&mut d_w), &weights, &h, weight, &targets, temperature);
         let ww = wide(&weights);
         close("d_h", &d_h, &differences(&wide(&h), &ww, |h| ref_logprob(h, &wide(&w), vocab, &targets, t).0), 1e-5);
         let d_w = layout.load(&d_w);

@@ -2,10 +2,12 @@
 //! Hugging Face directory (`config.json` and safetensors, single or sharded) and a single GGUF file.
 //! Reading is by position in the file, so memory holds only the tensor asked for.
 
+mod adapter;
 mod deepseek;
 mod gguf;
 mod gguf_blocks;
 mod gguf_header;
+mod gguf_write;
 mod safetensors;
 mod save;
 
@@ -14,7 +16,9 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+pub use adapter::{Adapter, is_adapter, save_adapter};
 pub use gguf_header::{Gguf, GgufValue};
+pub use gguf_write::{GgufDtype, save_gguf};
 pub use save::{SaveDtype, save_checkpoint};
 
 use crate::chat::ChatTemplate;
@@ -32,6 +36,7 @@ pub struct Checkpoint {
     config: ModelConfig,
     wanted: HashMap<String, Vec<usize>>,
     source: Source,
+    adapter: Option<Adapter>,
 }
 
 #[derive(Debug)]
@@ -41,13 +46,18 @@ enum Source {
 }
 
 impl Checkpoint {
-    /// Opens a Hugging Face directory or a `.gguf` file and checks it against its configuration.
+    /// Opens a Hugging Face directory or a `.gguf` file and checks it against its configuration. The folder of an adapter is
+    /// its base model with the adapter merged.
     ///
     /// # Errors
     /// A missing or malformed `config.json`, an unsupported model, a truncated or malformed weight file, a
     /// missing tensor, or one of the wrong shape; each names the file and what was expected.
     pub fn open(path: &Path) -> Result<Self> {
         let meta = fs::metadata(path).map_err(|e| Error::io(path, "open", e))?;
+        if is_adapter(path) {
+            let adapter = Adapter::open(path)?;
+            return Checkpoint::open_base(&adapter.base()?, path)?.with_adapter(adapter);
+        }
         let (config, source) = if meta.is_dir() {
             let mut config = read_config(path)?;
             let store = safetensors::Store::open(path)?;
@@ -63,11 +73,39 @@ impl Checkpoint {
             (store.config()?, Source::Gguf(store))
         };
         let wanted = config.tensors().into_iter().map(|TensorSpec { name, shape }| (name, shape)).collect();
-        let checkpoint = Checkpoint { path: path.to_path_buf(), config, wanted, source };
+        let checkpoint = Checkpoint { path: path.to_path_buf(), config, wanted, source, adapter: None };
         for spec in checkpoint.config.tensors() {
             checkpoint.check_shape(&spec.name, &spec.shape)?;
         }
         Ok(checkpoint)
+    }
+
+    fn open_base(base: &Path, adapter: &Path) -> Result<Self> {
+        if is_adapter(base) {
+            return Err(Error::format(
+                adapter,
+                format!("its base {} is an adapter itself; merge that one first", base.display()),
+            ));
+        }
+        Checkpoint::open(base)
+    }
+
+    /// The same model with an adapter merged into what is read.
+    ///
+    /// # Errors
+    /// An adapter of another model.
+    pub fn with_adapter(mut self, adapter: Adapter) -> Result<Self> {
+        if self.adapter.is_some() {
+            return Err(Error::format(adapter.path(), "the model has an adapter already; merge that one first"));
+        }
+        adapter.check(&self.wanted)?;
+        self.adapter = Some(adapter);
+        Ok(self)
+    }
+
+    /// The adapter that is merged into what is read, if there is one.
+    pub fn adapter(&self) -> Option<&Adapter> {
+        self.adapter.as_ref()
     }
 
     /// The configuration, with the eos ids of `generation_config.json` merged in.
@@ -89,9 +127,13 @@ impl Checkpoint {
         if !self.wanted.contains_key(name) {
             return Err(Error::MissingTensor { name: name.into(), path: self.path.clone() });
         }
-        match &self.source {
+        let values = match &self.source {
             Source::Safetensors(store) => deepseek::read(store, name),
             Source::Gguf(store) => store.read(name, &self.config),
+        }?;
+        match &self.adapter {
+            Some(adapter) => adapter.apply(name, values),
+            None => Ok(values),
         }
     }
 
@@ -106,6 +148,7 @@ impl Checkpoint {
             return Ok(None);
         }
         if let Source::Gguf(store) = &self.source
+            && !self.adapter.as_ref().is_some_and(|a| a.changes(name))
             && let Some(rows) = store.read_quantized(name, &self.config)?
         {
             return Ok(Some(rows));

@@ -7,6 +7,7 @@ mod deepseek;
 
 use crate::config::{ModelConfig, RopeScaling, SCORE, is_correction_bias};
 use crate::error::Error;
+use crate::lora::Lora;
 use aha_kernels::attention::Heads;
 use aha_kernels::latent::LatentForm;
 use aha_kernels::quant::QuantRows;
@@ -69,6 +70,7 @@ pub struct Decoder {
     head: ParamId,
     score: Option<ParamId>,
     rope: Arc<Rope>,
+    pub(crate) lora: Option<Lora>,
 }
 
 impl Decoder {
@@ -174,7 +176,7 @@ impl Decoder {
         let head = ids.get("lm_head.weight").copied().unwrap_or(embedding);
         let (norm, score) = (find("model.norm.weight".into()), ids.get(SCORE).copied());
         let (rope, latent_form) = (Arc::new(rope(&config)), LatentForm::default());
-        Decoder { config, params, latent_form, embedding, layers, modules, norm, head, score, rope }
+        Decoder { config, params, latent_form, embedding, layers, modules, norm, head, score, rope, lora: None }
     }
 
     /// Gives the model other positions: how they are stretched, and how many there are. Weights stay.

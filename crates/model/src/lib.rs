@@ -7,15 +7,19 @@ pub mod config;
 pub mod cost;
 pub mod decoder;
 pub mod error;
+pub mod lora;
 mod text_files;
 pub mod think;
 pub mod tokenizer;
 
 pub use chat::{ChatTemplate, Message};
-pub use checkpoint::{Checkpoint, Gguf, SaveDtype, save_checkpoint};
+pub use checkpoint::{
+    Adapter, Checkpoint, Gguf, GgufDtype, SaveDtype, is_adapter, save_adapter, save_checkpoint, save_gguf,
+};
 pub use config::{Arch, DeepseekConfig, Head, ModelConfig, RopeScaling, SCORE, TensorSpec};
 pub use decoder::Decoder;
 pub use error::{Error, Result};
+pub use lora::{Lora, LoraConfig};
 pub use text_files::TextFiles;
 pub use think::{ThinkEvent, ThinkParser, ThinkStatus, Thought, prefills_think, split_thought};
 pub use tokenizer::{SpecialTokens, StreamDecoder, Tokenizer};

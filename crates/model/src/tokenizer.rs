@@ -2,6 +2,7 @@
 //! and decoding of a stream of tokens into whole characters.
 
 mod gguf;
+mod gguf_write;
 mod stream;
 
 use std::fs;
@@ -11,6 +12,7 @@ use std::sync::OnceLock;
 use serde_json::Value;
 
 pub(crate) use gguf::CONTROL as GGUF_CONTROL;
+pub(crate) use gguf_write::metadata as gguf_metadata;
 pub use stream::StreamDecoder;
 
 use crate::checkpoint::Gguf;

@@ -2,14 +2,16 @@
 
 use crate::PipelineError;
 use crate::recipe::Precision;
-use aha_model::{ChatTemplate, Checkpoint, Decoder, Head, ModelConfig, SCORE, TextFiles, Tokenizer};
+use aha_model::{ChatTemplate, Checkpoint, Decoder, Head, LoraConfig, ModelConfig, SCORE, TextFiles, Tokenizer};
 use aha_tasks::{PromptStyle, Prompter};
-use std::path::Path;
+use aha_train::TrainError;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A model on disk, opened; weights are read by [`OpenModel::decoder`].
 pub struct OpenModel {
     name: String,
+    path: PathBuf,
     checkpoint: Checkpoint,
     /// Its tokenizer.
     pub tokenizer: Arc<Tokenizer>,
@@ -34,7 +36,15 @@ impl OpenModel {
         let chat = checkpoint.chat_template().map_err(fail)?.map(Arc::new);
         let text = checkpoint.text_files().map_err(fail)?;
         let stop_tokens = tokenizer.eos_ids(checkpoint.config());
-        Ok(OpenModel { name, checkpoint, tokenizer: Arc::new(tokenizer), chat, text, stop_tokens })
+        Ok(OpenModel {
+            name,
+            path: path.to_path_buf(),
+            checkpoint,
+            tokenizer: Arc::new(tokenizer),
+            chat,
+            text,
+            stop_tokens,
+        })
     }
 
     /// Shape and constants.
@@ -89,6 +99,34 @@ impl OpenModel {
         };
         let mut decoder = decoder.map_err(|source| PipelineError::Model { model: self.name.clone(), source })?;
         decoder.params.set_precision(precision.resolve(), false);
+        Ok(decoder)
+    }
+
+    /// Reads the weights for the training of a reward model, as [`OpenModel::trainee`] does for a language model.
+    ///
+    /// # Errors
+    /// As [`OpenModel::with_score`]; layers that the model does not have.
+    pub fn reward_trainee(&self, lora: Option<&LoraConfig>, seed: u64) -> Result<Decoder, TrainError> {
+        let decoder = self.with_score(seed).map_err(|e| TrainError::Observer(e.to_string()))?;
+        self.adapted(decoder, lora, seed)
+    }
+
+    /// Reads the weights for a training: with adapters, where they are asked for, beside a frozen base. Adapters begin as a
+    /// function of `seed`.
+    ///
+    /// # Errors
+    /// As [`OpenModel::decoder`]; layers that the model does not have.
+    pub fn trainee(&self, lora: Option<&LoraConfig>, seed: u64) -> Result<Decoder, TrainError> {
+        let decoder = self.decoder(Precision::F32).map_err(|e| TrainError::Observer(e.to_string()))?;
+        self.adapted(decoder, lora, seed)
+    }
+
+    fn adapted(&self, mut decoder: Decoder, lora: Option<&LoraConfig>, seed: u64) -> Result<Decoder, TrainError> {
+        if let Some(lora) = lora {
+            // A path that holds wherever the adapter is opened from.
+            let base = std::fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
+            decoder.add_adapters(lora, &base.to_string_lossy(), seed)?;
+        }
         Ok(decoder)
     }
 

@@ -92,6 +92,14 @@ fn digest(path: &Path) -> std::io::Result<String> {
             hash.update(changed.as_nanos().to_le_bytes());
         }
     }
+    if aha_model::is_adapter(path) {
+        // The base counts as well; what is wrong with either is said when it is opened.
+        if let Some(base) =
+            aha_model::Adapter::open(path).and_then(|a| a.base()).ok().filter(|b| !aha_model::is_adapter(b))
+        {
+            hash.update(digest(&base)?);
+        }
+    }
     Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
 }
 

@@ -63,7 +63,7 @@ pub trait Objective {
     fn validate(&mut self, model: &Decoder, tape: &mut Tape) -> Result<Vec<(String, f64)>, TrainError>;
 }
 
-/// Trains from the newest checkpoint under `checkpoints`, or from `fresh`. Returns the model and whether it is finished
+/// Trains from the newest checkpoint under `checkpoints`, or from `fresh`, whose adapters alone are trained where it has some. Returns the model and whether it is finished
 /// (false when a stop was requested).
 ///
 /// # Errors
@@ -76,9 +76,11 @@ pub fn run(
     text: &TextFiles,
     observer: &mut dyn Observer,
 ) -> Result<(Decoder, bool), TrainError> {
-    let resumed = state::load_latest(checkpoints, &config.settings, |p| Optimizer::new(config.optimizer, p))?;
-    let (mut model, mut optimizer, mut state) = match resumed {
-        Some(r) => (r.policy, r.optimizer, r.state),
+    let (mut model, mut optimizer, mut state) = match state::latest(checkpoints, &config.settings)? {
+        Some(step) => {
+            let r = state::load(checkpoints, step, |p| Optimizer::new(config.optimizer, p), fresh)?;
+            (r.policy, r.optimizer, r.state)
+        }
         None => {
             let model = fresh()?;
             let optimizer = Optimizer::new(config.optimizer, &model.params);

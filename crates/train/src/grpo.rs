@@ -114,7 +114,8 @@ pub struct Grpo<'a> {
 
 impl Grpo<'_> {
     /// Runs the stage from the newest checkpoint under `checkpoints`, or from `fresh`. The first reference is `reference`,
-    /// or the policy as it starts. Returns the policy and whether the stage is finished (false when a stop was requested).
+    /// or the policy as it starts, with whose frozen weights it shares memory: with adapters it is the base, and not a second
+    /// one. Returns the policy and whether the stage is finished (false when a stop was requested).
     ///
     /// # Errors
     /// Failed writes, problems that cannot be had, numbers that go wrong.
@@ -126,9 +127,11 @@ impl Grpo<'_> {
         observer: &mut dyn Observer,
     ) -> Result<(Decoder, bool), TrainError> {
         let c = self.config;
-        let resumed = state::load_latest(checkpoints, &c.settings, |p| Optimizer::new(c.optimizer, p))?;
-        let (mut policy, mut optimizer, mut state, saved_reference) = match resumed {
-            Some(r) => (r.policy, r.optimizer, r.state, r.reference),
+        let (mut policy, mut optimizer, mut state, saved_reference) = match state::latest(checkpoints, &c.settings)? {
+            Some(step) => {
+                let r = state::load(checkpoints, step, |p| Optimizer::new(c.optimizer, p), fresh)?;
+                (r.policy, r.optimizer, r.state, r.reference)
+            }
             None => {
                 let policy = fresh()?;
                 let optimizer = Optimizer::new(c.optimizer, &policy.params);

@@ -2,14 +2,16 @@
 //!
 //! `step_N/` holds `model.safetensors` and its companions, `optimizer.safetensors` (first and second moments under
 //! `m.NAME` and `v.NAME`), `reference.safetensors` when there is a reference model, and `trainer.json`, written last: a
-//! directory without it is an unfinished one and is ignored.
+//! directory without it is an unfinished one and is ignored. A model with adapters is saved as its adapter alone, in PEFT's
+//! files, and so is its reference: what is frozen lies with the base.
 
 use crate::TrainError;
 use aha_kernels::{Optimizer, ParamId, ParamStore};
-use aha_model::{Checkpoint, Decoder, SaveDtype, TextFiles, save_checkpoint};
+use aha_model::{Adapter, Checkpoint, Decoder, SaveDtype, TextFiles, is_adapter, save_adapter, save_checkpoint};
 use safetensors::tensor::{Dtype, View};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 /// The small part of a trainer's state.
@@ -44,15 +46,15 @@ fn problem(path: &Path, problem: impl std::fmt::Display) -> TrainError {
     TrainError::State { path: path.to_path_buf(), problem: problem.to_string() }
 }
 
-/// Writes a model directory that transformers loads.
+/// Writes a model directory that transformers loads; adapters are merged.
 ///
 /// # Errors
 /// A failed write, naming the file.
 pub fn save_model(dir: &Path, decoder: &Decoder, dtype: SaveDtype, text: &TextFiles) -> Result<(), TrainError> {
-    let params: Vec<_> = decoder.params.iter().map(|(_, p)| p).collect();
+    let params: HashMap<&str, ParamId> = decoder.params.iter().map(|(id, p)| (p.name.as_str(), id)).collect();
     save_checkpoint(dir, &decoder.config, dtype, text, &mut |spec| {
-        let p = params.iter().find(|p| p.name == spec.name).expect("the decoder holds every tensor of its config");
-        Ok(Cow::Owned(p.layout.load(&p.data)))
+        let id = params.get(spec.name.as_str()).expect("the decoder holds every tensor of its config");
+        Ok(Cow::Owned(decoder.params.merged(*id)))
     })?;
     Ok(())
 }
@@ -82,7 +84,12 @@ pub fn save(
     if dir.exists() {
         std::fs::remove_dir_all(&dir).map_err(|e| problem(&dir, e))?;
     }
-    save_model(&dir, policy, SaveDtype::F32, text)?;
+    let adapted = policy.lora().is_some();
+    if adapted {
+        save_adapter(&dir, policy)?;
+    } else {
+        save_model(&dir, policy, SaveDtype::F32, text)?;
+    }
     let mut moments: Vec<(String, Values)> = Vec::new();
     for (id, p) in policy.params.iter().filter(|(_, p)| p.trainable) {
         let kept = 1 + usize::from(optimizer.has_second(id));
@@ -94,7 +101,7 @@ pub fn save(
     }
     write_tensors(&dir.join("optimizer.safetensors"), moments)?;
     if let Some(r) = reference {
-        let tensors = r.iter().map(|(_, p)| {
+        let tensors = r.iter().filter(|(_, p)| p.trainable || !adapted).map(|(_, p)| {
             (p.name.clone(), Values { shape: p.layout.shape(), source: Source::Plain(&p.data), layout: p.layout })
         });
         write_tensors(&dir.join("reference.safetensors"), tensors.collect())?;
@@ -145,7 +152,7 @@ fn read_state(dir: &Path) -> Result<TrainerState, TrainError> {
     serde_json::from_str(&json).map_err(|e| problem(&path, e))
 }
 
-/// Loads the newest complete checkpoint, if there is one and it belongs to these settings.
+/// Loads the newest complete checkpoint of a model without adapters, if there is one and it belongs to these settings.
 ///
 /// # Errors
 /// A checkpoint that is complete but cannot be read.
@@ -155,9 +162,30 @@ pub fn load_latest(
     optimizer: impl Fn(&ParamStore) -> Optimizer,
 ) -> Result<Option<Resumed>, TrainError> {
     let Some(step) = latest(root, settings)? else { return Ok(None) };
+    let base = || Err(problem(root, "holds an adapter, but this stage trains the whole model"));
+    load(root, step, optimizer, base).map(Some)
+}
+
+/// Loads the checkpoint of a step. `base` is asked for where only adapters were saved: the model with fresh ones.
+///
+/// # Errors
+/// A checkpoint that cannot be read; whatever `base` answers.
+pub fn load(
+    root: &Path,
+    step: u64,
+    optimizer: impl Fn(&ParamStore) -> Optimizer,
+    base: impl FnOnce() -> Result<Decoder, TrainError>,
+) -> Result<Resumed, TrainError> {
     let dir = root.join(format!("step_{step}"));
     let state = read_state(&dir)?;
-    let policy = load_model(&Checkpoint::open(&dir)?)?;
+    let adapted = is_adapter(&dir);
+    let policy = if adapted {
+        let mut policy = base()?;
+        Adapter::open(&dir)?.restore(&mut policy)?;
+        policy
+    } else {
+        load_model(&Checkpoint::open(&dir)?)?
+    };
     let mut optimizer = optimizer(&policy.params);
     optimizer.step = state.optimizer_step;
     let moments = Tensors::read(&dir.join("optimizer.safetensors"))?;
@@ -172,15 +200,18 @@ pub fn load_latest(
     let file = dir.join("reference.safetensors");
     let reference = if file.exists() {
         let tensors = Tensors::read(&file)?;
-        let mut store = ParamStore::default();
-        for (_, p) in policy.params.iter() {
-            store.add(&p.name, p.layout, tensors.get(&p.name, &p.layout.shape())?);
+        // A copy that shares what is frozen.
+        let mut store = policy.params.clone();
+        let saved: Vec<ParamId> = store.iter().filter(|(_, p)| p.trainable || !adapted).map(|(id, _)| id).collect();
+        for id in saved {
+            let p = store.get_mut(id);
+            p.data = p.layout.store(tensors.get(&p.name, &p.layout.shape())?).into();
         }
         Some(store)
     } else {
         None
     };
-    Ok(Some(Resumed { state, policy, optimizer, reference }))
+    Ok(Resumed { state, policy, optimizer, reference })
 }
 
 /// Where values come from. Moments may be bf16 and are widened one at a time: a model's worth of f32 moments is more than

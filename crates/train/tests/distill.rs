@@ -207,7 +207,7 @@ fn with_alpha_one_it_is_supervised_fine_tuning() {
     }
     assert!((watch.all("eval_loss")[0] - plain.all("eval_loss")[0]).abs() < 1e-4);
     for ((_, p), (_, q)) in distilled.params.iter().zip(tuned.params.iter()) {
-        let apart = p.data.iter().zip(&q.data).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let apart = p.data.iter().zip(q.data.iter()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(apart < 1e-3, "{}: {apart}", p.name);
     }
 }

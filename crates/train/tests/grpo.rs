@@ -3,7 +3,7 @@
 use aha_data::corpus::{CorpusConfig, document};
 use aha_engine::{EngineConfig, SamplingParams};
 use aha_kernels::{AdamWConfig, Precision};
-use aha_model::{Decoder, ModelConfig, TextFiles, Tokenizer};
+use aha_model::{Decoder, LoraConfig, ModelConfig, TextFiles, Tokenizer};
 use aha_tasks::mini::{Family, MiniTask};
 use aha_tasks::{JudgeOptions, PromptStyle, Prompter, RewardKind, RewardSpec};
 use aha_train::advantage::AdvantageConfig;
@@ -132,6 +132,18 @@ fn train_from(model: fn() -> Decoder, config: &GrpoConfig, folder: &Path, watch:
     let text = TextFiles::default();
     let grpo = Grpo { config, task: &task, later: None, prompter: &prompter, text: &text };
     grpo.run(|| Ok(model()), None, folder, watch).expect("runs").0
+}
+
+fn adapted(mut d: Decoder) -> Decoder {
+    let lora = LoraConfig {
+        r: 4,
+        alpha: 16.0,
+        target_modules: vec!["all-linear".into()],
+        use_rslora: false,
+        modules_to_save: Vec::new(),
+    };
+    d.add_adapters(&lora, "base", 9).expect("fits");
+    d
 }
 
 fn bits(d: &Decoder) -> Vec<u32> {
@@ -300,5 +312,36 @@ fn a_generation_can_serve_several_steps_and_iterations() {
     for (i, m) in watch.metrics.iter().enumerate() {
         let on_policy = m["ratio/min"] == 1.0 && m["ratio/max"] == 1.0;
         assert_eq!(on_policy, i % 4 == 0, "step {}", i + 1);
+    }
+}
+
+#[test]
+fn adapters_sample_as_they_train_and_resume_bit_for_bit() {
+    let models: [fn() -> Decoder; 2] = [|| adapted(model()), || adapted(deepseek())];
+    for (model, precision) in [(models[0], Precision::F32), (models[0], Precision::Bf16), (models[1], Precision::Bf16)]
+    {
+        let schedule = Schedule { peak: 1e-2, ..config().schedule };
+        let c = GrpoConfig { precision, schedule, steps: 8, ..config() };
+        let (whole, cut) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut watch = Watch::default();
+        let trained = train_from(model, &c, whole.path(), &mut watch);
+        for m in &watch.metrics {
+            assert_eq!((m["ratio/min"], m["ratio/max"], m["sampling/sampling_logp_difference/max"]), (1.0, 1.0, 0.0));
+        }
+        // The first reference is the base, to which a fresh adapter adds nothing; then the policy moves away from it.
+        assert_eq!(watch.metrics[0]["kl"], 0.0);
+        assert!(watch.metrics[2]["kl"] > 0.0, "the adapter learns nothing");
+        // A refresh after three steps brings it back.
+        assert_eq!(watch.metrics[3]["kl"], 0.0);
+        for ((_, a), (_, b)) in trained.params.iter().zip(model().params.iter()) {
+            let moved = a.data != b.data;
+            assert!(moved == b.trainable, "{} {}", a.name, if moved { "moved" } else { "did not move" });
+        }
+        // Stopped after a refresh, so that the reference is neither the base nor the policy.
+        let mut first = Watch { stop_after: Some(5), ..Watch::default() };
+        train_from(model, &c, cut.path(), &mut first);
+        let resumed = train_from(model, &c, cut.path(), &mut Watch::default());
+        assert!(bits(&resumed) == bits(&trained), "{precision:?}");
+        assert!(!cut.path().join("step_8/model.safetensors").exists());
     }
 }

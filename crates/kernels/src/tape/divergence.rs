@@ -2,7 +2,8 @@
 
 use super::{Flow, Rerun, Tape, Var};
 use crate::divergence::{self, Compared, Comparison};
-use crate::params::{Gradients, ParamId, ParamStore};
+use crate::gradients::Gradients;
+use crate::params::{ParamId, ParamStore};
 
 impl Tape {
     /// Backward of sum(d_divergence * divergence + d_logp * logp) made from `h` and the output matrix, then of everything

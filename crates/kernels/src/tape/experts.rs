@@ -2,9 +2,10 @@
 
 use super::{Attend, Flow, Op, Operation, Tape, Var};
 use crate::attention::Segments;
-use crate::experts::{self, Expert, Slots};
+use crate::experts::{self, Expert, ExpertGradients, Slots};
+use crate::gradients::Gradients;
 use crate::linear;
-use crate::params::{Gradients, ParamId, ParamStore, Weight};
+use crate::params::{ParamId, ParamStore, Weight};
 use crate::router::{self, Plan, Routing};
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -127,11 +128,21 @@ impl Operation for Routed {
         let mut d_weights = tape.take(count, false);
         let (mut d_y, mut d_xs) = (tape.take(count * gate.k, false), tape.take(count * gate.k, false));
         let mut d_inner = tape.take(count * ids.width, false);
-        let matrices = ids.experts.iter().flat_map(|e| [e.gate, e.up, e.down]);
-        let mut gradients = grads.get_many_mut(matrices).into_iter();
-        let gradients = (0..ids.experts.len())
-            .map(|_| std::array::from_fn(|_| gradients.next().expect("three for every expert")))
-            .collect();
+        let mut gradients: Vec<ExpertGradients> = Vec::with_capacity(ids.experts.len());
+        let matrices = || ids.experts.iter().flat_map(|e| [e.gate, e.up, e.down]);
+        // The matrices, and then the factors of those that have an adapter, in the same order.
+        let factors = matrices().filter_map(|id| params.get(id).adapter).flat_map(|a| [a.a, a.b]);
+        let mut all = grads.get_many_mut(matrices().chain(factors)).into_iter();
+        let weights: Vec<&mut [f32]> = all.by_ref().take(3 * ids.experts.len()).collect();
+        let mut weights = weights.into_iter();
+        for e in &ids.experts {
+            gradients.push([e.gate, e.up, e.down].map(|id| {
+                let adapted = params.get(id).adapter.is_some();
+                let mut factor = || all.next().expect("two factors for every adapter");
+                let weight = weights.next().expect("three matrices for every expert");
+                if adapted { [weight, factor(), factor()] } else { [weight, &mut [], &mut []] }
+            }));
+        }
         experts::backward(
             (&mut d_x, &mut d_weights),
             (&mut d_y, &mut d_xs, &mut d_inner),

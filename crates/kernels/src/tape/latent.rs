@@ -3,10 +3,11 @@
 use super::{Attend, Flow, Op, Operation, Tape, Var};
 use crate::attention::Segments;
 use crate::cache::{CacheSpan, KvCache};
+use crate::gradients::Gradients;
 use crate::latent::packed::{self, Dims};
 use crate::latent::{LatentForm, LatentHeads, absorb};
 use crate::linear;
-use crate::params::{Gradients, ParamId, ParamStore};
+use crate::params::{ParamId, ParamStore};
 use std::sync::Arc;
 
 /// New tokens of a sequence from which the expanded form is worth expanding the whole cached past.

@@ -2,7 +2,8 @@
 
 use super::{Flow, LossHead, Op, Operation, Rerun, Tape, Var};
 use crate::cpu::math;
-use crate::params::{Gradients, ParamId, ParamStore};
+use crate::gradients::Gradients;
+use crate::params::{ParamId, ParamStore};
 
 struct Score {
     h: Var,

@@ -1,7 +1,8 @@
 //! Cutting rows apart and joining them, and the rotation of a part of every head.
 
 use super::{Flow, Operation, Tape, Var};
-use crate::params::{Gradients, ParamStore};
+use crate::gradients::Gradients;
+use crate::params::ParamStore;
 use crate::rope::{Rope, RopePart};
 use std::sync::Arc;
 

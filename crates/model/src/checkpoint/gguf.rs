@@ -24,7 +24,7 @@ pub(super) struct Store {
 const EMBED: &str = "token_embd.weight";
 const OUTPUT: &str = "output.weight";
 /// Llama 3.1 files keep the rotary scaling as a divisor per frequency.
-const ROPE_FREQS: &str = "rope_freqs.weight";
+pub(super) const ROPE_FREQS: &str = "rope_freqs.weight";
 /// Control tokens that end a turn or a document in the families read here.
 const END_TOKENS: [&str; 6] =
     ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<｜end▁of▁sentence｜>"];
@@ -293,7 +293,7 @@ impl Store {
 }
 
 /// Heads of a matrix whose rows the `llama` architecture keeps in the order of rotary pairs.
-fn rotated_heads(name: &str, config: &ModelConfig) -> Option<usize> {
+pub(super) fn rotated_heads(name: &str, config: &ModelConfig) -> Option<usize> {
     match name {
         _ if config.arch != Arch::Llama => None,
         n if n.contains(".q_proj.") => Some(config.num_attention_heads),
@@ -318,6 +318,21 @@ fn pairs_to_halves<T: Copy>(values: &[T], heads: usize, head_dim: usize) -> Vec<
     out
 }
 
+/// The other way, as converters write them.
+pub(super) fn halves_to_pairs(values: &[f32], heads: usize, head_dim: usize) -> Vec<f32> {
+    let width = values.len() / (heads * head_dim);
+    let mut out = Vec::with_capacity(values.len());
+    for head in 0..heads {
+        for pair in 0..head_dim / 2 {
+            for member in 0..2 {
+                let row = head * head_dim + member * head_dim / 2 + pair;
+                out.extend_from_slice(&values[row * width..(row + 1) * width]);
+            }
+        }
+    }
+    out
+}
+
 /// The Llama 3 scaling whose divisors these are, if they are: the published ones differ only in `factor`.
 fn llama3_scaling(config: &ModelConfig, divisors: &[f32]) -> Option<RopeScaling> {
     let factor = divisors.iter().copied().fold(1.0, f32::max);
@@ -335,7 +350,7 @@ fn llama3_scaling(config: &ModelConfig, divisors: &[f32]) -> Option<RopeScaling>
 }
 
 /// The GGUF name of a Hugging Face tensor.
-fn gguf_name(name: &str) -> Option<String> {
+pub(super) fn gguf_name(name: &str) -> Option<String> {
     match name {
         "model.embed_tokens.weight" => return Some(EMBED.into()),
         "model.norm.weight" => return Some("output_norm.weight".into()),
@@ -365,24 +380,13 @@ fn gguf_name(name: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// The forward permutation of the GGUF converter: `reshape(heads, 2, H/2).swapaxes(1, 2)`.
-    fn halves_to_pairs(values: &[f32], heads: usize, head_dim: usize) -> Vec<f32> {
-        let mut out = vec![0.0; values.len()];
-        for head in 0..heads {
-            for member in 0..2 {
-                for pair in 0..head_dim / 2 {
-                    out[head * head_dim + pair * 2 + member] = values[head * head_dim + member * head_dim / 2 + pair];
-                }
-            }
-        }
-        out
-    }
-
     #[test]
     fn permutation_is_undone() {
         assert_eq!(pairs_to_halves(&[0f32, 1., 2., 3., 4., 5.], 1, 6), [0., 2., 4., 1., 3., 5.]);
         let rows: Vec<f32> = (0..24).map(|i| i as f32).collect();
         assert_eq!(pairs_to_halves(&halves_to_pairs(&rows, 3, 8), 3, 8), rows);
+        // The converter's `reshape(heads, 2, H/2).swapaxes(1, 2)`.
+        assert_eq!(halves_to_pairs(&[0f32, 2., 4., 1., 3., 5.], 1, 6), [0., 1., 2., 3., 4., 5.]);
         // Whole rows move together.
         assert_eq!(
             pairs_to_halves(&[0f32, 0.5, 1., 1.5, 2., 2.5, 3., 3.5], 1, 4),

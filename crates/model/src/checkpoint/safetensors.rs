@@ -57,6 +57,13 @@ impl Store {
         Ok(store)
     }
 
+    /// Opens one file.
+    pub(super) fn open_file(path: &Path) -> Result<Self> {
+        let mut store = Store { shards: vec![], entries: HashMap::new() };
+        store.add_shard(path)?;
+        Ok(store)
+    }
+
     fn open_index(&mut self, dir: &Path, index: &Path) -> Result<()> {
         let text = fs::read_to_string(index).map_err(|e| Error::io(index, "read", e))?;
         let json: Value =

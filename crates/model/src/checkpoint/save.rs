@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use half::bf16;
+use half::{bf16, f16};
 use serde_json::{Map, Value, json};
 
 use crate::config::json::eos_json;
@@ -24,6 +24,8 @@ pub enum SaveDtype {
     F32,
     /// Rounded to nearest, ties to even.
     Bf16,
+    /// The same; values beyond its range become infinite.
+    F16,
 }
 
 impl SaveDtype {
@@ -31,6 +33,7 @@ impl SaveDtype {
         match self {
             SaveDtype::F32 => "F32",
             SaveDtype::Bf16 => "BF16",
+            SaveDtype::F16 => "F16",
         }
     }
 
@@ -38,13 +41,14 @@ impl SaveDtype {
         match self {
             SaveDtype::F32 => "float32",
             SaveDtype::Bf16 => "bfloat16",
+            SaveDtype::F16 => "float16",
         }
     }
 
     fn bytes(self) -> usize {
         match self {
             SaveDtype::F32 => 4,
-            SaveDtype::Bf16 => 2,
+            SaveDtype::Bf16 | SaveDtype::F16 => 2,
         }
     }
 }
@@ -64,6 +68,11 @@ pub fn save_checkpoint<'t>(
     tensor: &mut dyn FnMut(&TensorSpec) -> Result<Cow<'t, [f32]>>,
 ) -> Result<()> {
     config.check()?;
+    save_folder(dir, &mut |scratch| write_files(scratch, config, dtype, text, tensor))
+}
+
+/// Fills a folder beside `dir` with files, whose names `fill` answers, and moves them to their place when all are there.
+pub(super) fn save_folder(dir: &Path, fill: &mut dyn FnMut(&Path) -> Result<Vec<&'static str>>) -> Result<()> {
     let name = dir.file_name().ok_or_else(|| Error::format(dir, "is not a directory name to save into"))?;
     let parent = match dir.parent() {
         Some(p) if !p.as_os_str().is_empty() => p.to_path_buf(),
@@ -79,8 +88,7 @@ pub fn save_checkpoint<'t>(
         fs::remove_dir_all(&scratch).map_err(|e| Error::io(&scratch, "remove", e))?;
     }
     fs::create_dir(&scratch).map_err(|e| Error::io(&scratch, "create", e))?;
-    let done =
-        write_files(&scratch, config, dtype, text, tensor).and_then(|files| publish(&scratch, dir, &parent, &files));
+    let done = fill(&scratch).and_then(|files| publish(&scratch, dir, &parent, &files));
     if done.is_err() {
         // The first error is the one to report.
         let _ = fs::remove_dir_all(&scratch);
@@ -114,7 +122,7 @@ fn write_files<'t>(
     let mut specs = config.saved_tensors();
     // What is always f32 goes first, so that every tensor begins at a multiple of its numbers' size.
     specs.sort_by_key(|(spec, _)| !is_correction_bias(&spec.name));
-    write_file(&scratch.join(weights), &mut |out| write_safetensors(out, &specs, dtype, tensor))?;
+    write_file(&scratch.join(weights), &mut |out| write_tensors(out, &specs, dtype, tensor))?;
     names.push(weights);
     Ok(names)
 }
@@ -140,12 +148,21 @@ fn sync_dir(dir: &Path) -> Result<()> {
 }
 
 /// Why filling a file stopped: the disk, or the caller's data.
-enum Failure {
+pub(super) enum Failure {
     Write(std::io::Error),
     Data(Error),
 }
 
-fn write_file(path: &Path, fill: &mut dyn FnMut(&mut dyn Write) -> std::result::Result<(), Failure>) -> Result<()> {
+impl From<std::io::Error> for Failure {
+    fn from(e: std::io::Error) -> Self {
+        Failure::Write(e)
+    }
+}
+
+pub(super) fn write_file(
+    path: &Path,
+    fill: &mut dyn FnMut(&mut dyn Write) -> std::result::Result<(), Failure>,
+) -> Result<()> {
     let file = File::create(path).map_err(|e| Error::io(path, "create", e))?;
     let mut out = BufWriter::with_capacity(1 << 20, file);
     fill(&mut out).and_then(|()| out.flush().map_err(Failure::Write)).map_err(|failure| match failure {
@@ -156,7 +173,7 @@ fn write_file(path: &Path, fill: &mut dyn FnMut(&mut dyn Write) -> std::result::
 }
 
 /// The safetensors format: header length, JSON header padded with spaces to 8 bytes, data in header order.
-fn write_safetensors<'t>(
+pub(super) fn write_tensors<'t>(
     out: &mut dyn Write,
     specs: &[(TensorSpec, String)],
     saved_as: SaveDtype,
@@ -196,6 +213,7 @@ fn write_safetensors<'t>(
             match dtype {
                 SaveDtype::F32 => raw.extend(piece.iter().flat_map(|v| v.to_le_bytes())),
                 SaveDtype::Bf16 => raw.extend(piece.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes())),
+                SaveDtype::F16 => raw.extend(piece.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes())),
             }
             out.write_all(&raw).map_err(Failure::Write)?;
         }
@@ -240,11 +258,11 @@ mod tests {
         let specs = [(TensorSpec { name: "w".into(), shape: vec![3, 2] }, "w".to_owned())];
         let mut whole = Vec::new();
         let mut give = |_: &TensorSpec| Ok(Cow::Owned(vec![1.0; 6]));
-        assert!(write_safetensors(&mut whole, &specs, SaveDtype::F32, &mut give).is_ok());
+        assert!(write_tensors(&mut whole, &specs, SaveDtype::F32, &mut give).is_ok());
         for room in 0..whole.len() {
-            let result = write_safetensors(&mut SmallDisk(room), &specs, SaveDtype::F32, &mut give);
+            let result = write_tensors(&mut SmallDisk(room), &specs, SaveDtype::F32, &mut give);
             assert!(matches!(result, Err(Failure::Write(e)) if e.kind() == std::io::ErrorKind::StorageFull));
         }
-        assert!(write_safetensors(&mut SmallDisk(whole.len()), &specs, SaveDtype::F32, &mut give).is_ok());
+        assert!(write_tensors(&mut SmallDisk(whole.len()), &specs, SaveDtype::F32, &mut give).is_ok());
     }
 }

@@ -9,8 +9,8 @@ use crate::error::{Error, Result};
 
 /// Token types of `tokenizer.ggml.token_type` that matter here.
 pub(crate) const CONTROL: i64 = 3;
-const USER_DEFINED: i64 = 4;
-const UNUSED: i64 = 5;
+pub(super) const USER_DEFINED: i64 = 4;
+pub(super) const UNUSED: i64 = 5;
 
 /// How a family splits text before merging.
 struct Family {
@@ -33,6 +33,13 @@ fn family(pre: &str) -> Option<Family> {
         }
         _ => None,
     }
+}
+
+/// The pattern text is split by.
+pub(super) fn pattern(digits: &str) -> String {
+    format!(
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
 }
 
 /// The tokenizer as JSON, and its special tokens.
@@ -111,10 +118,7 @@ pub(super) fn tokenizer_json(file: &Gguf) -> Result<(Value, SpecialTokens)> {
             })
         }
     };
-    let pattern = format!(
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-        family.digits
-    );
+    let pattern = pattern(family.digits);
     let split = json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
     let root = json!({
         "version": "1.0",

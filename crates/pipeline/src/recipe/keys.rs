@@ -125,6 +125,7 @@ pub(crate) const GRPO_KEYS: &[&str] = &[
     "gradient_checkpointing",
     "bias_update_speed",
     "speculative_decoding",
+    "lora",
 ];
 
 pub(crate) const EVAL_KEYS: &[&str] = &[

@@ -22,6 +22,7 @@ mod distill;
 mod embedded;
 mod error;
 mod keys;
+mod lora;
 mod nearest;
 mod optimizer;
 mod overrides;
@@ -49,6 +50,7 @@ pub use distill::{
 pub use embedded::list_embedded;
 pub use error::{Origin, RecipeError};
 pub use keys::{CORPUS_KEYS, PROMPT_STYLES};
+pub use lora::LoraSettings;
 pub use optimizer::{MuonSettings, OptimizerSettings, TailSettings};
 pub use packing::PackingSettings;
 pub use plan::{PlannedStage, StageAction, plan, plan_with_files, stage_hash, stage_hashes};

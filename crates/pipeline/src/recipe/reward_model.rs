@@ -4,6 +4,7 @@ use aha_train::schedule::ScheduleKind;
 use serde::Serialize;
 
 use super::error::RecipeError;
+use super::lora::{LoraSettings, lora};
 use super::optimizer::{Defaults, OptimizerSettings, optimizer};
 use super::resolve::Context;
 use super::section::{NOT_NEGATIVE, SHARE, Section};
@@ -32,6 +33,7 @@ pub(crate) const REWARD_MODEL_KEYS: &[&str] = &[
     "seed_offset",
     "precision",
     "gradient_checkpointing",
+    "lora",
 ];
 
 /// Trains a model to score responses.
@@ -86,6 +88,9 @@ pub struct RewardModelStage {
     /// Blocks keep only their inputs for the backward: less memory, more work, the same bits. Default false.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub gradient_checkpointing: bool,
+    /// Trains adapters, and the score, instead of the whole model. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraSettings>,
 }
 
 fn is_none(n: &u64) -> bool {
@@ -123,6 +128,7 @@ pub(crate) fn reward_model(section: &Section<'_>, context: &Context<'_>) -> Resu
         return Err(section.conflict("schedule", message));
     }
     optimizer.decay_steps = 0;
+    let lora = lora(section, optimizer.muon.is_some(), 0.0)?;
     Ok(RewardModelStage {
         model,
         objective,
@@ -145,5 +151,6 @@ pub(crate) fn reward_model(section: &Section<'_>, context: &Context<'_>) -> Resu
         optimizer,
         precision: precision(section, &Precision::TRAINING)?,
         gradient_checkpointing: section.boolean("gradient_checkpointing")?.unwrap_or(false),
+        lora,
     })
 }

@@ -7,6 +7,7 @@ use aha_train::schedule::ScheduleKind;
 use super::deepseek::{self, DeepseekTraining};
 use super::error::RecipeError;
 use super::keys::{MODEL_KEYS, PROMPT_STYLES};
+use super::lora::lora;
 use super::optimizer::{Defaults, optimizer};
 use super::raw::Table;
 use super::resolve::Context;
@@ -119,6 +120,17 @@ pub(crate) fn grpo(section: &Section<'_>, context: &Context<'_>) -> Result<GrpoS
     let max_completion_length = completion_length(section, context, &[&model])?;
     let epsilon = section.number("epsilon", &NOT_NEGATIVE)?.unwrap_or(0.2);
     let defaults = Defaults { learning_rate: Some(3e-6), schedule: ScheduleKind::Constant, weight_decay: 0.0 };
+    let optimizer = optimizer(section, steps, &defaults)?;
+    let bias_update_speed = section.number("bias_update_speed", &NOT_NEGATIVE)?.unwrap_or(0.0);
+    let lora = lora(section, optimizer.muon.is_some(), bias_update_speed)?;
+    if lora.is_some() && reference.is_some() {
+        let message = format!(
+            "`{}` cannot be chosen with `{}`: the reference is the base without its adapter, and needs no second model",
+            section.key("reference"),
+            section.key("lora")
+        );
+        return Err(section.conflict("reference", message));
+    }
     Ok(GrpoStage {
         model,
         reference,
@@ -134,7 +146,7 @@ pub(crate) fn grpo(section: &Section<'_>, context: &Context<'_>) -> Result<GrpoS
         max_completion_length,
         temperature: section.number("temperature", &POSITIVE)?.unwrap_or(1.0),
         top_p: section.number("top_p", &NUCLEUS)?.unwrap_or(1.0),
-        optimizer: optimizer(section, steps, &defaults)?,
+        optimizer,
         beta: section.number("beta", &NOT_NEGATIVE)?.unwrap_or(0.001),
         ref_refresh_steps: section.integer("ref_refresh_steps", 0)?.unwrap_or(400),
         epsilon,
@@ -153,7 +165,8 @@ pub(crate) fn grpo(section: &Section<'_>, context: &Context<'_>) -> Result<GrpoS
         seed_offset: section.integer("seed_offset", 0)?.unwrap_or(0),
         precision: precision(section, &Precision::TRAINING)?,
         gradient_checkpointing: section.boolean("gradient_checkpointing")?.unwrap_or(false),
-        bias_update_speed: section.number("bias_update_speed", &NOT_NEGATIVE)?.unwrap_or(0.0),
+        bias_update_speed,
+        lora,
         speculative_decoding: section.boolean("speculative_decoding")?.unwrap_or(false),
         overlong_penalty: overlong(section, max_completion_length)?,
         task_options: section.table("task_options")?.map(Table::to_toml).unwrap_or_default(),

@@ -4,6 +4,7 @@ use aha_train::schedule::ScheduleKind;
 use serde::Serialize;
 
 use super::error::RecipeError;
+use super::lora::{LoraSettings, lora};
 use super::optimizer::{Defaults, OptimizerSettings, optimizer};
 use super::resolve::Context;
 use super::section::{NOT_NEGATIVE, Section};
@@ -26,6 +27,7 @@ pub(crate) const TUNING_KEYS: &[&str] = &[
     "precision",
     "gradient_checkpointing",
     "bias_update_speed",
+    "lora",
 ];
 
 /// Trains a model to answer as its data do.
@@ -89,6 +91,9 @@ pub struct TuningSettings {
     /// How far the biases of routers move at a step. Default 0: routing stays as pretrained.
     #[serde(skip_serializing_if = "is_zero")]
     pub bias_update_speed: f64,
+    /// Trains adapters instead of the whole model. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraSettings>,
 }
 
 impl SftStage {
@@ -157,6 +162,8 @@ pub(crate) fn tuning(
         return Err(section.conflict("schedule", message));
     }
     optimizer.decay_steps = 0;
+    let bias_update_speed = section.number("bias_update_speed", &NOT_NEGATIVE)?.unwrap_or(0.0);
+    let lora = lora(section, optimizer.muon.is_some(), bias_update_speed)?;
     Ok(TuningSettings {
         prompt_style: prompt_style(section)?,
         system_prompt: section.string("system_prompt", "a text")?,
@@ -166,6 +173,7 @@ pub(crate) fn tuning(
         optimizer,
         precision: precision(section, &Precision::TRAINING)?,
         gradient_checkpointing: section.boolean("gradient_checkpointing")?.unwrap_or(false),
-        bias_update_speed: section.number("bias_update_speed", &NOT_NEGATIVE)?.unwrap_or(0.0),
+        bias_update_speed,
+        lora,
     })
 }

@@ -12,6 +12,7 @@ use serde::{Serialize, Serializer};
 use super::corpus::CorpusStage;
 use super::curation::CurationStage;
 use super::distill::DistillStage;
+use super::lora::LoraSettings;
 use super::optimizer::OptimizerSettings;
 use super::reward_model::RewardModelStage;
 use super::rewards::RewardWeight;
@@ -455,6 +456,9 @@ pub struct GrpoStage {
     /// The soft overlong punishment. Default none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overlong_penalty: Option<OverlongPenalty>,
+    /// Trains adapters instead of the whole model; the reference is then the base. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraSettings>,
     /// Options of the task (`data`, `eval_data`, ...), read by the tasks crate.
     #[serde(skip_serializing_if = "toml::Table::is_empty")]
     pub task_options: toml::Table,

@@ -13,7 +13,7 @@ use crate::run::{Context, StageEnd};
 use aha_data::{Example, TopKHeader, TopKStore, TopKWriter};
 use aha_engine::{EngineConfig, SamplingParams};
 use aha_kernels::{Ask, Divergence};
-use aha_model::{Decoder, ModelConfig, Tokenizer};
+use aha_model::{Decoder, LoraConfig, ModelConfig, Tokenizer};
 use aha_runs::{Event, Listener};
 use aha_train::TrainError;
 use aha_train::distill::{DistillConfig, DistillLoss, OnPolicy, OnPolicyConfig, Taught};
@@ -26,6 +26,7 @@ const TEACHER_FILE: &str = "teacher.topk";
 struct Student {
     base: OpenModel,
     shape: Option<ModelConfig>,
+    lora: Option<LoraConfig>,
     seed: u64,
 }
 
@@ -40,7 +41,8 @@ impl Student {
         if let Some(shape) = &shape {
             shape.check().map_err(|source| PipelineError::Model { model: format!("{name}.model"), source })?;
         }
-        Ok(Student { base, shape, seed: context.recipe.seed })
+        let lora = s.tuning.lora.as_ref().map(|l| l.config(&[]));
+        Ok(Student { base, shape, lora, seed: context.recipe.seed })
     }
 
     fn config(&self) -> &ModelConfig {
@@ -50,7 +52,7 @@ impl Student {
     fn fresh(&self) -> Result<Decoder, TrainError> {
         match &self.shape {
             Some(shape) => Ok(Decoder::init(shape.clone(), self.seed)),
-            None => self.base.decoder(Precision::F32).map_err(|e| TrainError::Observer(e.to_string())),
+            None => self.base.trainee(self.lora.as_ref(), self.seed),
         }
     }
 }

@@ -9,8 +9,8 @@ use crate::run::{Context, StageEnd};
 use aha_engine::sampler::mix;
 use aha_engine::{EngineConfig, SamplingParams};
 use aha_eval::EvalSettings;
-use aha_model::SaveDtype;
-use aha_runs::{Event, Listener};
+use aha_model::{Decoder, SaveDtype, TextFiles};
+use aha_runs::{Event, Listener, StagePaths};
 use aha_tasks::{PromptStyle, Task};
 use aha_train::grpo::{Grpo, GrpoConfig};
 use aha_train::{TrainError, state};
@@ -35,6 +35,14 @@ pub(crate) fn open_task(
         PipelineError::Stage { stage: stage.to_owned(), problem: format!("task_options: {}", e.message()) }
     })?;
     Ok(aha_tasks::open_task(name, seed, &options)?)
+}
+
+/// What a finished training leaves: the whole model, adapters merged, and these as PEFT has them.
+pub(crate) fn save_results(paths: &StagePaths, policy: &Decoder, text: &TextFiles) -> Result<(), TrainError> {
+    if policy.lora().is_some() {
+        aha_model::save_adapter(&paths.root().join("adapter"), policy)?;
+    }
+    state::save_model(&paths.model(), policy, SaveDtype::F32, text)
 }
 
 /// The prompt style of a recipe; "auto" leaves it to the model.
@@ -113,12 +121,13 @@ pub(crate) fn run(context: &mut Context, name: &str, s: &GrpoStage, hash: &str) 
     let mut observer = RunObserver::open(context, name, resume, s.log_rollouts as usize, Some(midway))?;
     let later = s.later.as_ref().map(|l| l.from_step).zip(later.as_deref());
     let trainer = Grpo { config: &config, task: &*task, later, prompter: &prompter, text: &model.text };
-    let fresh = || model.decoder(s.precision).map_err(|e| TrainError::Observer(e.to_string()));
+    let lora = s.lora.as_ref().map(|l| l.config(&[]));
+    let fresh = || model.trainee(lora.as_ref(), seed);
     let (policy, finished) =
         trainer.run(fresh, reference, &paths.checkpoints_dir(), &mut observer).map_err(train_error)?;
     let metrics = observer.last;
     if finished {
-        state::save_model(&paths.model(), &policy, SaveDtype::F32, &model.text).map_err(train_error)?;
+        save_results(&paths, &policy, &model.text).map_err(train_error)?;
     }
     Ok(StageEnd { metrics, finished })
 }

@@ -1,6 +1,6 @@
 //! Training a reward model on pairs or labels, and measuring it on rows it has not seen.
 
-use super::grpo::{model_path, style};
+use super::grpo::{model_path, save_results, style};
 use super::observer::RunObserver;
 use crate::PipelineError;
 use crate::models::OpenModel;
@@ -12,14 +12,14 @@ use aha_data::{DataError, RequestRows};
 use aha_engine::reward;
 use aha_engine::sampler::mix;
 use aha_eval::{RewardSummary, ScoredLabel, ScoredPair, summarise_labels, summarise_pairs};
-use aha_model::{Decoder, SaveDtype};
+use aha_model::Decoder;
 use aha_runs::{Event, Listener};
 use aha_tasks::Split;
 use aha_tasks::mini::Rng;
 use aha_train::fit::{self, FitConfig};
 use aha_train::reward_model::{Preference, Rewarding};
 use aha_train::sft::batches;
-use aha_train::{TrainError, state};
+use aha_train::state;
 use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::Value;
@@ -84,7 +84,8 @@ pub(crate) fn run(
         context.listeners.event(&Event::Note { stage: name.to_owned(), text });
     }
     let mut observer = RunObserver::open(context, name, resume, 0, None)?;
-    let fresh = || model.with_score(seed).map_err(|e| TrainError::Observer(e.to_string()));
+    let lora = s.lora.as_ref().map(|l| l.config(&["score"]));
+    let fresh = || model.reward_trainee(lora.as_ref(), seed);
     let mut objective =
         Rewarding { batches: all, epochs: s.epochs, examples: &train, held_out: &validation, centering: s.centering };
     let (policy, finished) =
@@ -102,7 +103,7 @@ pub(crate) fn run(
     ]);
     metrics.extend(numbers(&summary));
     write_json(&paths.root().join(EVALUATION), &summary)?;
-    state::save_model(&paths.model(), &policy, SaveDtype::F32, &model.text).map_err(train_error)?;
+    save_results(&paths, &policy, &model.text).map_err(train_error)?;
     let info = RewardModelInfo {
         objective: s.objective,
         reads: s.reads,

@@ -1,15 +1,15 @@
 //! Supervised fine-tuning on curated data and on files of conversations.
 
-use super::grpo::{model_path, style};
+use super::grpo::{model_path, save_results, style};
 use super::observer::RunObserver;
 use crate::PipelineError;
 use crate::models::OpenModel;
-use crate::recipe::{DataSettings, ModelRef, Precision, SftStage, TuningSettings};
+use crate::recipe::{DataSettings, ModelRef, SftStage, TuningSettings};
 use crate::run::{Context, StageEnd};
 use aha_curate::MESSAGES;
 use aha_data::{Example, conversation};
 use aha_engine::sampler::mix;
-use aha_model::{Decoder, SaveDtype, TextFiles};
+use aha_model::{Decoder, TextFiles};
 use aha_runs::{Event, Listener};
 use aha_tasks::Prompter;
 use aha_tasks::mini::Rng;
@@ -32,7 +32,9 @@ pub(crate) fn run(context: &mut Context, name: &str, s: &SftStage, hash: &str) -
     let most = s.data.max_length.min(model.config().max_position_embeddings);
     let files = files(context, &s.data)?;
     let examples = Examples::read(context, name, (&s.data, &s.tuning), &files, &prompter, most)?;
-    let fresh = || model.decoder(Precision::F32).map_err(|e| TrainError::Observer(e.to_string()));
+    let lora = s.tuning.lora.as_ref().map(|l| l.config(&[]));
+    let seed = seed(context, &s.tuning);
+    let fresh = || model.trainee(lora.as_ref(), seed);
     train(context, name, (&s.data, &s.tuning), hash, "sft", &examples, &model.text, fresh)
 }
 
@@ -75,7 +77,7 @@ pub(super) fn fit(
     let (model, finished) = run(&paths.checkpoints_dir(), &mut observer).map_err(train_error)?;
     let metrics = observer.last;
     if finished {
-        state::save_model(&paths.model(), &model, SaveDtype::F32, text).map_err(train_error)?;
+        save_results(&paths, &model, text).map_err(train_error)?;
     }
     Ok(StageEnd { metrics, finished })
 }
