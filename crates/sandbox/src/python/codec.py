@@ -4,7 +4,6 @@ Plain values are copied; anything else stays where it is and travels as a number
 """
 
 import json
-import socket
 import sys
 
 if hasattr(sys, "set_int_max_str_digits"):
