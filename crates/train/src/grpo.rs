@@ -19,7 +19,7 @@ use aha_engine::sampler::mix;
 use aha_engine::{Control, EngineConfig, FinishReason, Request, SamplingParams, generate};
 use aha_kernels::{Optimizer, OptimizerConfig, Precision};
 use aha_model::{Decoder, TextFiles};
-use aha_tasks::{Prompter, RewardSpec, Rewarded, Split, Task, Verdict, rewards};
+use aha_tasks::{Answer, Prompter, RewardSpec, Rewarded, Split, Task, Verdict, rewards};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -235,11 +235,20 @@ impl Grpo<'_> {
             weights.push(weight);
         }
         let tokens = completions.iter().map(|s| s.tokens.len()).sum();
-        for completion in completions {
+        let texts = completions.iter().map(|c| self.prompter.completion(&c.tokens)).collect::<Result<Vec<_>, _>>()?;
+        let answers: Vec<Answer> = completions
+            .iter()
+            .zip(&texts)
+            .map(|(c, text)| Answer {
+                problem: &problems[c.request],
+                completion: text,
+                finished: c.finish == FinishReason::Stop,
+            })
+            .collect();
+        let judgements = self.task.judge_all(&answers);
+        for ((completion, text), judgement) in completions.into_iter().zip(texts).zip(judgements) {
             let problem = &problems[completion.request];
-            let text = self.prompter.completion(&completion.tokens)?;
             let finished = completion.finish == FinishReason::Stop;
-            let judgement = self.task.judge(problem, &text, finished);
             let rewarded = Rewarded {
                 problem,
                 completion: &text,
