@@ -96,7 +96,8 @@ impl Python {
                 Err(words) => drop(self.unfit.set(words)),
             }
         }
-        let files = vec![CODEC, RUN, SERVE, JUDGE].into_iter().filter(|f| f.name != "codec.py" || script != Script::Run);
+        let files =
+            vec![CODEC, RUN, SERVE, JUDGE].into_iter().filter(|f| f.name != "codec.py" || script != Script::Run);
         let files = files.chain([script.file(text)]).collect();
         sandbox.start(spec(tool, &script.argv(), files, limits, channel, false)).map(Lease::own)
     }

@@ -45,7 +45,8 @@ fn below() -> Vec<(i32, String)> {
     }
     let mut found = vec![std::process::id() as i32];
     loop {
-        let more: Vec<i32> = parents.iter().filter(|p| found.contains(&p.1) && !found.contains(&p.0)).map(|p| p.0).collect();
+        let more: Vec<i32> =
+            parents.iter().filter(|p| found.contains(&p.1) && !found.contains(&p.0)).map(|p| p.0).collect();
         if more.is_empty() {
             break;
         }

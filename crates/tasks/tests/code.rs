@@ -126,7 +126,8 @@ mod linux {
             "task_id": 7, "prompt": "Add one.", "test_list": ["assert inc(1) == 2"], "test_imports": [],
             "test": "for i in range(5):\n    assert inc(i) == i + 1",
         });
-        let options = TaskOptions { eval_data: Some(file(folder, "p.jsonl", &plus.to_string())), ..TaskOptions::default() };
+        let options =
+            TaskOptions { eval_data: Some(file(folder, "p.jsonl", &plus.to_string())), ..TaskOptions::default() };
         let task = open_task("mbpp", 1, &options).unwrap();
         let problem = task.problem(Split::Eval, 0).unwrap();
         assert_eq!(verdict(&*task, &problem, "def inc(x): return 2"), Verdict::Incorrect);

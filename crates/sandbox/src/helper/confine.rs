@@ -127,7 +127,8 @@ pub fn confinement(
     };
     if has(Layer::Seccomp) {
         for filter in seccomp::filters()? {
-            let arguments = vec![number(libc::SECCOMP_SET_MODE_FILTER.into()), number(0), Argument::Filter([hex(&filter)])];
+            let arguments =
+                vec![number(libc::SECCOMP_SET_MODE_FILTER.into()), number(0), Argument::Filter([hex(&filter)])];
             calls.push(("seccomp", libc::SYS_seccomp, arguments));
         }
     }

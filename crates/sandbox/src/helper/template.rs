@@ -74,7 +74,8 @@ impl Template {
         if bytes.is_empty() {
             sys::kill(self.pid);
             let mut words = String::new();
-            let _ = self.words.try_clone().map(std::fs::File::from).and_then(|f| f.take(4096).read_to_string(&mut words));
+            let _ =
+                self.words.try_clone().map(std::fs::File::from).and_then(|f| f.take(4096).read_to_string(&mut words));
             let last = words.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("without a word");
             return Err(format!("the template of the interpreter ended: {last}"));
         }

@@ -317,8 +317,12 @@ fn become_program(setup: &Setup, job: &Job, streams: [i32; 3], problem: i32, tas
     }
     sys::reset_signals();
     let words = (|| {
-        std::env::set_current_dir(if job.layers.contains(&Layer::Mount) { job.scratch().as_ref() } else { setup.folder.as_path() })
-            .map_err(|e| format!("working folder: {e}"))?;
+        std::env::set_current_dir(if job.layers.contains(&Layer::Mount) {
+            job.scratch().as_ref()
+        } else {
+            setup.folder.as_path()
+        })
+        .map_err(|e| format!("working folder: {e}"))?;
         confine(job, &setup.folder, setup.root, tasks)?;
         Ok::<(), String>(())
     })();

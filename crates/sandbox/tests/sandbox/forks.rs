@@ -121,7 +121,8 @@ fn a_program_that_lingers_is_ended_with_its_tests() {
     let Some(sandbox) = own(true) else { return };
     let begin = Instant::now();
     for _ in 0..3 {
-        let code = "import threading, time\nthreading.Thread(target=time.sleep, args=(1000,)).start()\ndef f(x): return x + 1";
+        let code =
+            "import threading, time\nthreading.Thread(target=time.sleep, args=(1000,)).start()\ndef f(x): return x + 1";
         let judged = sandbox.judge(&submission(json!({"code": code, "test_list": ["assert f(1) == 2"]})));
         assert_eq!(judged.verdict, Verdict::Accepted, "{judged:?}");
     }
@@ -144,15 +145,33 @@ fn forks_behave_as_interpreters() {
         ("import io\nout = io.open(1, 'w')\nout.write('1\\n2\\n')", Verdict::Accepted),
         ("import atexit\natexit.register(print, 2)\nprint(1)", Verdict::Accepted),
         ("class A:\n    def __del__(self): print(2)\na = A()\nprint(1)", Verdict::Accepted),
-        ("import threading, time\ndef go():\n    time.sleep(0.2)\n    print(2)\nthreading.Thread(target=go).start()\nprint(1)", Verdict::Accepted),
-        ("import sys, io, os\ndata = io.BytesIO(os.read(0, os.fstat(0).st_size))\nos.write(1, data.read())", Verdict::Accepted),
+        (
+            "import threading, time\ndef go():\n    time.sleep(0.2)\n    print(2)\nthreading.Thread(target=go).start()\nprint(1)",
+            Verdict::Accepted,
+        ),
+        (
+            "import sys, io, os\ndata = io.BytesIO(os.read(0, os.fstat(0).st_size))\nos.write(1, data.read())",
+            Verdict::Accepted,
+        ),
         ("import sys\nsys.stdout.write(sys.stdin.read())\nsys.exit()", Verdict::Accepted),
         ("while True:\n    try: print(input())\n    except EOFError: break", Verdict::Accepted),
         ("import pickle\nclass A: pass\na = pickle.loads(pickle.dumps(A()))\nprint(open(0).read())", Verdict::Accepted),
-        ("import os\nfor i in (1, 2):\n    if os.fork() == 0:\n        print(i)\n        raise SystemExit\n    os.wait()", Verdict::Accepted),
-        ("import subprocess, sys\nprint(subprocess.run([sys.executable, '-S', '-c', 'print(1); print(2)'], capture_output=True, text=True).stdout)", Verdict::Accepted),
-        ("import sys\nassert __name__ == '__main__' and sys.modules['__main__'].__dict__ is globals()\nprint(open(sys.argv[0]).readline().count('import'))\nprint(2)", Verdict::Accepted),
-        ("import sys\nassert not sys.stdout.isatty() and sys.stdin.seekable() and not sys.stdout.seekable()\nassert sys.stdin.fileno() == 0 and sys.stdout.encoding == 'utf-8'\nprint('1\\n2')", Verdict::Accepted),
+        (
+            "import os\nfor i in (1, 2):\n    if os.fork() == 0:\n        print(i)\n        raise SystemExit\n    os.wait()",
+            Verdict::Accepted,
+        ),
+        (
+            "import subprocess, sys\nprint(subprocess.run([sys.executable, '-S', '-c', 'print(1); print(2)'], capture_output=True, text=True).stdout)",
+            Verdict::Accepted,
+        ),
+        (
+            "import sys\nassert __name__ == '__main__' and sys.modules['__main__'].__dict__ is globals()\nprint(open(sys.argv[0]).readline().count('import'))\nprint(2)",
+            Verdict::Accepted,
+        ),
+        (
+            "import sys\nassert not sys.stdout.isatty() and sys.stdin.seekable() and not sys.stdout.seekable()\nassert sys.stdin.fileno() == 0 and sys.stdout.encoding == 'utf-8'\nprint('1\\n2')",
+            Verdict::Accepted,
+        ),
         ("sys.exit", Verdict::RuntimeError),
         ("space", Verdict::RuntimeError),
         ("import codec", Verdict::RuntimeError),
@@ -162,7 +181,10 @@ fn forks_behave_as_interpreters() {
         ("import os\nos.abort()", Verdict::RuntimeError),
         ("print('1\\n2')\nimport atexit\natexit.register(lambda: 1 / 0)", Verdict::Accepted),
         ("def f(): return f()\nf()", Verdict::RuntimeError),
-        ("import resource\nassert resource.getrlimit(resource.RLIMIT_STACK)[0] == 64 << 20\nprint('1\\n2')", Verdict::Accepted),
+        (
+            "import resource\nassert resource.getrlimit(resource.RLIMIT_STACK)[0] == 64 << 20\nprint('1\\n2')",
+            Verdict::Accepted,
+        ),
     ];
     for fork in [true, false] {
         let Some(sandbox) = own(fork) else { return };

@@ -26,7 +26,10 @@ fn measure(what: &str, config: Config, list: &[Submission], threads: usize) -> O
     assert!(verdicts.iter().all(|v| v.verdict == Verdict::Accepted), "{what}: {:?}", verdicts[0]);
     let cases = list.iter().map(|s| s.tests.len()).sum::<usize>() as f64;
     let (each, rate) = (1000.0 * processor / cases, cases / processor);
-    println!("{what}, {threads} threads: {rate:.0} cases per processor second ({each:.1} ms), {:.0} per second", cases / seconds);
+    println!(
+        "{what}, {threads} threads: {rate:.0} cases per processor second ({each:.1} ms), {:.0} per second",
+        cases / seconds
+    );
     Some(rate)
 }
 

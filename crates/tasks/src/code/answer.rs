@@ -69,7 +69,8 @@ fn defines(code: &str, name: &str) -> bool {
         let rest = line.strip_prefix("def ").or_else(|| line.strip_prefix("class ")).unwrap_or(line).trim_start();
         rest.strip_prefix(name).is_some_and(|after| {
             let after = after.trim_start();
-            after.starts_with(['(', ':']) && rest.len() < line.len() || after.starts_with('=') && !after.starts_with("==")
+            after.starts_with(['(', ':']) && rest.len() < line.len()
+                || after.starts_with('=') && !after.starts_with("==")
         })
     })
 }
@@ -91,7 +92,8 @@ fn whole(code: &str, reference: &CodeReference) -> String {
     }
     let first = code.lines().find(|l| !l.trim().is_empty()).unwrap_or_default();
     let indent = if first.starts_with([' ', '\t']) { "" } else { "    " };
-    let body: String = code.lines().map(|l| if l.is_empty() { "\n".into() } else { format!("{indent}{l}\n") }).collect();
+    let body: String =
+        code.lines().map(|l| if l.is_empty() { "\n".into() } else { format!("{indent}{l}\n") }).collect();
     format!("{}\n{body}", opening.trim_end())
 }
 
@@ -112,7 +114,10 @@ mod tests {
     fn the_last_block_of_the_language_counts() {
         let got = |text: &str| program(text, &reference(None, None));
         let some = |text: &str| Some(text.to_owned());
-        assert_eq!(got("So:\n```python\nx = 1\n```\nthen\n```python\nx = 2\n```\nand\n```bash\nls\n```"), some("x = 2"));
+        assert_eq!(
+            got("So:\n```python\nx = 1\n```\nthen\n```python\nx = 2\n```\nand\n```bash\nls\n```"),
+            some("x = 2")
+        );
         assert_eq!(got("```\nx = 1\n```\n```text\nout\n```"), some("x = 1"));
         assert_eq!(got("```py\nif x:\n    y\n```"), some("if x:\n    y"));
         assert_eq!(got("~~~python\ns = '```'\n~~~"), some("s = '```'"));
@@ -153,6 +158,9 @@ mod tests {
         assert_eq!(whole, format!("{before}\ndef f(x):\n    return helper(x)\n"));
         let body = program("    y = x\n    return y", &f).unwrap();
         assert_eq!(body, format!("{}\n    y = x\n    return y\n", opening.trim_end()));
-        assert_eq!(program("y = x\n\nreturn y", &f).unwrap(), format!("{}\n    y = x\n\n    return y\n", opening.trim_end()));
+        assert_eq!(
+            program("y = x\n\nreturn y", &f).unwrap(),
+            format!("{}\n    y = x\n\n    return y\n", opening.trim_end())
+        );
     }
 }

@@ -241,7 +241,8 @@ mod runner {
 
     impl Runner {
         pub fn new(options: &TaskOptions) -> Result<Self, String> {
-            let helper = Helper::this_binary().map_err(|e| format!("cannot find this program to start it again: {e}"))?;
+            let helper =
+                Helper::this_binary().map_err(|e| format!("cannot find this program to start it again: {e}"))?;
             let mut limits = Limits::default();
             if let Some(ms) = options.time_ms {
                 limits = limits.with_cpu_ms(ms);

@@ -1,6 +1,6 @@
 //! Rows of code data sets: what the question is, and which columns are tests.
 
-use super::{Kind, CodeLanguage, CodeReference};
+use super::{CodeLanguage, CodeReference, Kind};
 use crate::jsonl::{kind, names, without_position};
 use crate::problem::{Language, Problem, Reference};
 use crate::text::language_consistency;
@@ -10,7 +10,16 @@ use std::collections::BTreeMap;
 
 /// Columns that say how a program is judged, as in the input of `aha sandbox`.
 const OF_TESTS: [&str; 11] = [
-    "language", "tests", "assert", "test", "test_list", "test_imports", "test_setup_code", "entry_point", "atol", "time_ms",
+    "language",
+    "tests",
+    "assert",
+    "test",
+    "test_list",
+    "test_imports",
+    "test_setup_code",
+    "entry_point",
+    "atol",
+    "time_ms",
     "memory_mb",
 ];
 
@@ -81,20 +90,28 @@ fn question(
             if entry_point.is_none() {
                 return Err("no \"entry_point\" field, the name of the function".into());
             }
-            format!("Complete this Python function. Answer with the whole function in one code block.\n```python\n{text}\n```")
+            format!(
+                "Complete this Python function. Answer with the whole function in one code block.\n```python\n{text}\n```"
+            )
         }
         Kind::Mbpp => {
             let first = columns.get("test_list").and_then(|list| list.get(0)).and_then(Value::as_str);
             let first = first.ok_or("no \"test_list\" field, a list of assertions")?.trim();
-            format!("{text}\nYour Python code must pass this test and others like it:\n```python\n{first}\n```\nAnswer with one code block.")
+            format!(
+                "{text}\nYour Python code must pass this test and others like it:\n```python\n{first}\n```\nAnswer with one code block."
+            )
         }
         Kind::Rows => {
             let starter = text_of(columns, &["starter_code"])?;
-            let starter = starter.map_or(String::new(), |s| format!("\nBegin with this:\n```{}\n{}\n```", language.name(), s.trim_end()));
+            let starter = starter.map_or(String::new(), |s| {
+                format!("\nBegin with this:\n```{}\n{}\n```", language.name(), s.trim_end())
+            });
             let what = match (entry_point, language) {
                 (Some(f), _) => format!("Python that defines `{f}`"),
                 (None, CodeLanguage::Python) if !reads_input(columns) => "Python".into(),
-                (None, language) => format!("a {} program that reads standard input and writes standard output", language.title()),
+                (None, language) => {
+                    format!("a {} program that reads standard input and writes standard output", language.title())
+                }
             };
             format!("{text}{starter}\nAnswer with one code block: {what}.")
         }
