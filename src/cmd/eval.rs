@@ -10,7 +10,7 @@ use aha_engine::{Control, EngineConfig, SamplingParams};
 use aha_eval::{EvalSettings, EvalSummary, Evaluated, SampleRecord, evaluate, summarise};
 use aha_pipeline::OpenModel;
 use aha_pipeline::recipe::Precision;
-use aha_tasks::{TaskOptions, open_task};
+use aha_tasks::{TaskOptions, open_task, reads_files};
 use anyhow::Context;
 use serde::Serialize;
 use serde_json::json;
@@ -22,13 +22,14 @@ use std::time::Instant;
 
 /// Measure a model on tasks: pass@1 with its standard error, pass@16, cons@16, lengths, behaviours.
 ///
-/// With --data alone, what is measured on is the tenth of it that `aha grpo --data` holds out; with --eval-data, all of
-/// that file. Generated tasks (those named mini, and families) need neither.
+/// With --data alone, what is measured on is the tenth of it that `aha grpo --data` holds out (of HumanEval all of it, of MBPP
+/// its tasks 11 to 510); with --eval-data, all of that file. Generated tasks (those named mini, and families) need neither.
 #[derive(clap::Args)]
 pub struct Args {
     /// A Hugging Face folder or a GGUF file.
     model: PathBuf,
-    /// Tasks, separated by commas: gsm8k, jsonl, mini, families of mini, mini-code, mini-general, mini-r1.
+    /// Tasks, separated by commas: gsm8k, jsonl, mini, families of mini, mini-code, mini-general, mini-r1; and humaneval, mbpp
+    /// and code, whose programs run in the sandbox (Linux).
     #[arg(long, value_name = "NAME[,..]", value_delimiter = ',', required = true)]
     task: Vec<String>,
     /// Problems, one JSON object per line, of which a tenth is held out [default: none].
@@ -97,7 +98,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut tasks = Vec::new();
     for name in &args.task {
         // Of several tasks, those that make their own problems have no use for the files.
-        let files = args.task.len() == 1 || ["gsm8k", "jsonl"].contains(&name.as_str());
+        let files = args.task.len() == 1 || reads_files(name);
         let given = |path: &Option<PathBuf>| path.clone().filter(|_| files);
         let options =
             TaskOptions { data: given(&args.data), eval_data: given(&args.eval_data), ..TaskOptions::default() };

@@ -22,7 +22,8 @@ pub struct Args {
     /// The model to train: a Hugging Face folder (safetensors, tokenizer.json) or a GGUF file.
     #[arg(long, value_name = "DIR_OR_GGUF")]
     model: String,
-    /// The task that gives problems and verdicts: gsm8k, jsonl, mini, a family of mini, mini-code, mini-general, mini-r1.
+    /// The task that gives problems and verdicts: gsm8k, jsonl, mini, a family of mini, mini-code, mini-general, mini-r1, or
+    /// mbpp and code, whose programs run in the sandbox (Linux).
     #[arg(long)]
     task: String,
     /// Problems to train on, one JSON object per line (or a folder with train.jsonl and test.jsonl); without --eval-data

@@ -3,6 +3,7 @@
 
 mod annotate;
 mod arguments;
+mod code;
 mod cost;
 mod curate;
 mod curation_stages;

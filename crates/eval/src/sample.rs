@@ -5,7 +5,7 @@ use aha_engine::sampler::mix;
 use aha_engine::{Control, EngineConfig, EngineError, FinishReason, Request, SamplingParams, generate};
 use aha_model::Decoder;
 use aha_tasks::format::chain_of_thought;
-use aha_tasks::{Language, Problem, Prompter, Split, Task, TaskError, text};
+use aha_tasks::{Answer, Judgement, Language, Problem, Prompter, Split, Task, TaskError, text};
 
 /// What is sampled.
 #[derive(Clone, Debug)]
@@ -76,32 +76,30 @@ pub fn evaluate(
         if completions.len() < problems.len() * samples {
             return Err(EvalError::Stopped);
         }
-        completions
-            .into_iter()
-            .map(|c| {
-                let text = prompter.completion(&c.tokens)?;
-                let finished = c.finish == FinishReason::Stop;
-                Ok(record(task, &problems[c.request], c.sample, text, finished, c.tokens.len()))
+        let texts = completions.iter().map(|c| prompter.completion(&c.tokens)).collect::<Result<Vec<_>, _>>()?;
+        let answers: Vec<Answer> = completions
+            .iter()
+            .zip(&texts)
+            .map(|(c, text)| Answer {
+                problem: &problems[c.request],
+                completion: text,
+                finished: c.finish == FinishReason::Stop,
             })
-            .collect()
+            .collect();
+        let judgements = task.judge_all(&answers);
+        let parts = answers.iter().zip(judgements).zip(&completions);
+        Ok(parts.map(|((a, judgement), c)| record(task, a, judgement, c.sample, c.tokens.len())).collect())
     };
     let samples = ask(settings.samples, &params)?;
     let greedy = if settings.greedy { ask(1, &SamplingParams { temperature: 0.0, ..params })? } else { Vec::new() };
     Ok(Evaluated { problems, samples, greedy })
 }
 
-fn record(
-    task: &dyn Task,
-    problem: &Problem,
-    sample: usize,
-    text: String,
-    finished: bool,
-    tokens: usize,
-) -> SampleRecord {
-    let judgement = task.judge(problem, &text, finished);
+fn record(task: &dyn Task, answer: &Answer<'_>, judgement: Judgement, sample: usize, tokens: usize) -> SampleRecord {
+    let Answer { problem, completion: text, finished } = *answer;
     // R1's measure looks at the chain of thought: an answer may have to be in another language. Where no tag says which part
     // that is, and where there is no thought, it looks at everything.
-    let thought = chain_of_thought(&text, task.prefilled_think()).filter(|t| !t.trim().is_empty()).unwrap_or(&text);
+    let thought = chain_of_thought(&text, task.prefilled_think()).filter(|t| !t.trim().is_empty()).unwrap_or(text);
     SampleRecord {
         problem_id: problem.id.clone(),
         family: problem.family.clone(),
@@ -117,9 +115,9 @@ fn record(
         format: judgement.format,
         finished,
         response_tokens: tokens,
-        reflective_words: text::reflective_words(&text),
+        reflective_words: text::reflective_words(text),
         language_consistency: text::language_consistency(thought, problem.language),
         mixed_language: text::is_mixed(thought, problem.language),
-        text: Some(text),
+        text: Some(text.to_owned()),
     }
 }

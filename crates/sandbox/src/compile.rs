@@ -116,6 +116,7 @@ pub fn compile(sandbox: &Sandbox, language: Language, code: &str) -> Result<Vec<
         limits: sandbox.config.compile_limits.clone(),
         fetch: Some("program".into()),
         channel: None,
+        template: false,
     };
     let report = sandbox.start(spec).and_then(|mut p| p.run(b"")).map_err(unclear)?;
     let words = clipped(String::from_utf8_lossy(&report.stderr).trim(), 2000);

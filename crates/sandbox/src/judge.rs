@@ -3,15 +3,13 @@
 use crate::compile::compile;
 use crate::limits::Limits;
 use crate::process_judge;
-use crate::run::{File, Process, Report, Spec, environment};
+use crate::python::{Lease, Script};
+use crate::run::{File, Report, Spec, environment};
 use crate::sandbox::Sandbox;
 use crate::submission::{IoTest, Language, Submission, Tests};
 use crate::toolchain::system_paths;
 use crate::verdict::{Difference, Judged, TestOutcome, Verdict, clipped};
 use crate::wire::End;
-use std::path::PathBuf;
-
-pub(crate) const RUN: &[u8] = include_bytes!("python/run.py");
 
 /// Judges a submission in whatever form its tests are.
 pub(crate) fn judge(sandbox: &Sandbox, submission: &Submission) -> Judged {
@@ -75,15 +73,10 @@ fn judge_io(sandbox: &Sandbox, submission: &Submission, tests: &[IoTest], limits
 }
 
 /// Starts the program of a submission, compiled where need be.
-fn start(sandbox: &Sandbox, submission: &Submission, limits: Limits) -> Result<Process, (Verdict, String)> {
+fn start<'a>(sandbox: &'a Sandbox, submission: &Submission, limits: Limits) -> Result<Lease<'a>, (Verdict, String)> {
     let unclear = |words: String| (Verdict::SandboxError, words);
     if submission.language == Language::Python {
-        let files = vec![
-            File { name: "run.py", bytes: RUN, executable: false },
-            File { name: "solution.py", bytes: submission.code.as_bytes(), executable: false },
-        ];
-        let args = ["@box/run.py", "@box/solution.py"];
-        return python(sandbox, &args, files, limits, None).map_err(unclear);
+        return sandbox.python.start(sandbox, Script::Run, submission.code.as_bytes(), limits, None).map_err(unclear);
     }
     let program = compile(sandbox, submission.language, &submission.code)?;
     let spec = Spec {
@@ -94,34 +87,9 @@ fn start(sandbox: &Sandbox, submission: &Submission, limits: Limits) -> Result<P
         limits,
         fetch: None,
         channel: None,
+        template: false,
     };
-    sandbox.start(spec).map_err(unclear)
-}
-
-/// Starts the interpreter, without the site module: it costs up to 30 ms, and packages are reached by their path.
-pub(crate) fn python(
-    sandbox: &Sandbox,
-    args: &[&str],
-    files: Vec<File<'_>>,
-    limits: Limits,
-    channel: Option<std::os::fd::OwnedFd>,
-) -> Result<Process, String> {
-    let tool = sandbox.tool(Language::Python)?;
-    let packages: Vec<String> = tool.paths.iter().map(|p| p.display().to_string()).collect();
-    let packages = PathBuf::from(packages.join(":"));
-    let interpreter = tool.program.display().to_string();
-    let argv = [&*interpreter, "-S", "-s", "-B"].into_iter().chain(args.iter().copied());
-    let zero = PathBuf::from("0");
-    let one = PathBuf::from("1");
-    sandbox.start(Spec {
-        argv: argv.map(str::to_owned).collect(),
-        env: environment(&[("PYTHONPATH", &packages), ("PYTHONHASHSEED", &zero), ("PYTHONSAFEPATH", &one)]),
-        readable: system_paths().into_iter().chain(tool.readable.iter().cloned()).collect(),
-        files,
-        limits,
-        fetch: None,
-        channel,
-    })
+    sandbox.start(spec).map(Lease::own).map_err(unclear)
 }
 
 /// What the end of a run means before its output is looked at.
@@ -138,6 +106,7 @@ pub(crate) fn verdict_of(report: &Report) -> (Verdict, Option<String>) {
         End::TimeLimit => (Verdict::TimeLimit, None),
         End::MemoryLimit => (Verdict::MemoryLimit, None),
         End::OutputLimit => (Verdict::OutputLimit, None),
+        End::Cancelled => (Verdict::SandboxError, Some("it was ended before it was judged".into())),
         End::Failed(words) => (Verdict::SandboxError, Some(words.clone())),
     }
 }

@@ -1,20 +1,16 @@
 //! Function calls and assertions: the program in one sandbox, the tests in another, a socket between them. The second never
 //! runs a line of the program, so neither the program's frames nor its files hold an expected value.
 
-use crate::judge::{python, verdict_of};
+use crate::judge::verdict_of;
 use crate::limits::Limits;
-use crate::run::{File, Report};
+use crate::python::Script;
+use crate::run::Report;
 use crate::sandbox::Sandbox;
 use crate::submission::Tests;
 use crate::verdict::{Difference, Judged, TestOutcome, Verdict, clipped};
 use serde::Deserialize;
 use serde_json::json;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-
-const CODEC: File<'static> = File { name: "codec.py", bytes: include_bytes!("python/codec.py"), executable: false };
-const SERVE: File<'static> = File { name: "serve.py", bytes: include_bytes!("python/serve.py"), executable: false };
-const JUDGE: File<'static> = File { name: "judge.py", bytes: include_bytes!("python/judge.py"), executable: false };
 
 /// How a test went, in the words of `judge.py`.
 #[derive(Deserialize)]
@@ -49,10 +45,9 @@ pub(crate) fn judge(sandbox: &Sandbox, code: &str, tests: &Tests, limits: Limits
 fn try_judge(sandbox: &Sandbox, code: &str, tests: &Tests, limits: Limits) -> Result<Judged, String> {
     let plan = plan(tests, sandbox.config.stop_early)?;
     let (ours, theirs) = UnixStream::pair().map_err(|e| format!("cannot make a socket: {e}"))?;
-    let folder = ["@box/serve.py", "@box"];
-    let files = vec![CODEC, SERVE, File { name: "solution.py", bytes: code.as_bytes(), executable: false }];
-    let mut program = python(sandbox, &folder, files, limits.clone(), Some(OwnedFd::from(theirs)))?;
-    let files = vec![CODEC, JUDGE, File { name: "tests.json", bytes: plan.as_bytes(), executable: false }];
+    let python = &sandbox.python;
+    let mut program = python.start(sandbox, Script::Serve, code.as_bytes(), limits.clone(), Some(theirs.into()))?;
+    program.begin(b"")?;
     // The tests wait for the program, so they get its time and some of their own, and room for its answers.
     let own = Limits {
         cpu_ms: limits.cpu_ms + 5_000,
@@ -60,8 +55,7 @@ fn try_judge(sandbox: &Sandbox, code: &str, tests: &Tests, limits: Limits) -> Re
         memory: limits.memory.max(1 << 30),
         ..limits
     };
-    let mut judge = python(sandbox, &["@box/judge.py", "@box"], files, own, Some(OwnedFd::from(ours)))?;
-    program.begin(b"")?;
+    let mut judge = python.start(sandbox, Script::Judge, plan.as_bytes(), own, Some(ours.into()))?;
     let verdicts = judge.run(b"")?;
     let list: Vec<One> = match verdict_of(&verdicts) {
         (Verdict::Accepted, _) => serde_json::from_slice(&verdicts.stdout)

@@ -3,11 +3,14 @@
 
 use crate::layers::{Layer, Layers};
 use crate::limits::Limits;
-use crate::wire::{BoxFile, Case, End, Job, Ready, ReportHeader, SCRATCH, read_blob, read_header, write_header};
+use crate::pass;
+use crate::wire::{
+    BoxFile, Case, Change, End, Job, Ready, ReportHeader, Request, SCRATCH, read_blob, read_header, write_header,
+};
 use std::ffi::OsString;
 use std::io::{self, BufReader, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -47,6 +50,12 @@ pub struct File<'a> {
     pub executable: bool,
 }
 
+impl File<'_> {
+    fn header(&self) -> BoxFile {
+        BoxFile { name: self.name.to_owned(), len: self.bytes.len() as u64, executable: self.executable }
+    }
+}
+
 /// What to run.
 pub struct Spec<'a> {
     pub argv: Vec<String>,
@@ -55,6 +64,20 @@ pub struct Spec<'a> {
     pub files: Vec<File<'a>>,
     pub limits: Limits,
     pub fetch: Option<String>,
+    pub channel: Option<OwnedFd>,
+    /// Whether the program is an interpreter that is started once and forked for every run.
+    pub template: bool,
+}
+
+/// What the runs of a template do until the next change.
+pub struct Work<'a> {
+    /// The script of the template and its arguments.
+    pub argv: Vec<String>,
+    /// Files of the box.
+    pub files: Vec<File<'a>>,
+    /// Limits of a run.
+    pub limits: Limits,
+    /// Descriptor 3 of the next run.
     pub channel: Option<OwnedFd>,
 }
 
@@ -68,10 +91,25 @@ pub struct Report {
     pub fetched: Option<Vec<u8>>,
 }
 
+/// Whether a helper can be asked for more.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Ready,
+    /// A run has begun and not ended.
+    Running,
+    /// Something went wrong on its side.
+    Spoiled,
+}
+
 /// A helper with a job.
 pub struct Process {
     child: Child,
     socket: BufReader<UnixStream>,
+    /// Where channels go, for a template.
+    hand: Option<UnixStream>,
+    /// The change that the next run brings, with the bytes of its files.
+    change: Option<(Change, Vec<u8>)>,
+    state: State,
     // Removed after the helper has ended.
     _folder: Option<tempfile::TempDir>,
 }
@@ -88,18 +126,22 @@ impl Process {
         timeouts.map_err(|e| format!("cannot set a timeout: {e}"))?;
         let folder = if probe || !layers.contains(&Layer::Mount) { Some(plain_folder()?) } else { None };
         let channel = spec.channel.is_some();
+        let (hand, theirs_hand) = match spec.template.then(UnixStream::pair).transpose() {
+            Ok(pair) => pair.unzip(),
+            Err(e) => return Err(format!("cannot make a socket: {e}")),
+        };
+        let stderr = spec.channel.or(theirs_hand.map(OwnedFd::from));
         let child = Command::new(&helper.program)
             .args(&helper.args)
             .env_clear()
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::null())
-            .stderr(spec.channel.map_or_else(Stdio::null, Stdio::from))
+            .stderr(stderr.map_or_else(Stdio::null, Stdio::from))
             .spawn()
             .map_err(|e| format!("cannot start the helper {}: {e}", helper.program.display()))?;
         let box_dir = folder.as_ref().map(|f| f.path().to_owned());
-        let mut process = Self { child, socket: BufReader::new(ours), _folder: folder };
-        let file =
-            |f: &File<'_>| BoxFile { name: f.name.to_owned(), len: f.bytes.len() as u64, executable: f.executable };
+        let socket = BufReader::new(ours);
+        let mut process = Self { child, socket, hand, change: None, state: State::Ready, _folder: folder };
         let job = Job {
             layers: layers.to_vec(),
             probe,
@@ -107,10 +149,11 @@ impl Process {
             argv: spec.argv,
             env: spec.env,
             readable: spec.readable,
-            files: spec.files.iter().map(file).collect(),
+            files: spec.files.iter().map(File::header).collect(),
             writable_out: spec.fetch.is_some(),
             fetch: spec.fetch,
             channel,
+            template: spec.template,
             box_dir,
         };
         let lost = |e: io::Error| format!("the helper was lost: {e}");
@@ -125,15 +168,37 @@ impl Process {
         }
     }
 
+    /// Gives a template other work, from the next run on.
+    ///
+    /// # Errors
+    /// The helper was lost.
+    pub fn change(&mut self, work: Work<'_>) -> Result<(), String> {
+        let lost = |e: io::Error| format!("the helper was lost: {e}");
+        let timeout = Some(GRACE + Duration::from_millis(work.limits.wall_ms));
+        self.socket.get_ref().set_read_timeout(timeout).map_err(lost)?;
+        if let (Some(channel), Some(hand)) = (&work.channel, &self.hand) {
+            pass::send(hand.as_fd(), b"c", &[channel.as_raw_fd()]).map_err(lost)?;
+        }
+        let bytes = work.files.iter().flat_map(|f| f.bytes).copied().collect();
+        let files = work.files.iter().map(File::header).collect();
+        let change = Change { argv: work.argv, files, limits: work.limits, channel: work.channel.is_some() };
+        self.change = Some((change, bytes));
+        Ok(())
+    }
+
     /// Begins a run without waiting for its end.
     ///
     /// # Errors
     /// The helper was lost.
     pub fn begin(&mut self, input: &[u8]) -> Result<(), String> {
+        let (change, files) = self.change.take().unzip();
+        let request = Request::Case(Case { input_len: input.len() as u64, change });
+        self.state = State::Running;
         let socket = self.socket.get_mut();
-        write_header(socket, &Case { input_len: input.len() as u64 })
+        let sent = write_header(socket, &request)
             .and_then(|()| socket.write_all(input))
-            .map_err(|e| format!("the helper was lost: {e}"))
+            .and_then(|()| socket.write_all(&files.unwrap_or_default()));
+        sent.map_err(|e| self.lost(&e))
     }
 
     /// Waits for the end of the run.
@@ -141,7 +206,26 @@ impl Process {
     /// # Errors
     /// The helper was lost.
     pub fn finish(&mut self) -> Result<Report, String> {
-        self.read_report().map_err(|e| format!("the helper was lost: {e}"))
+        let report = self.read_report().map_err(|e| self.lost(&e))?;
+        self.state = if matches!(report.end, End::Failed(_)) { State::Spoiled } else { State::Ready };
+        Ok(report)
+    }
+
+    /// Ends what is running; whether the helper can be asked for more.
+    pub fn settle(&mut self) -> bool {
+        if self.state == State::Running {
+            match write_header(self.socket.get_mut(), &Request::Cancel) {
+                Ok(()) => drop(self.finish()),
+                Err(e) => drop(self.lost(&e)),
+            }
+        }
+        // A change that was never begun has its channel on the way.
+        self.state == State::Ready && self.change.is_none()
+    }
+
+    fn lost(&mut self, e: &io::Error) -> String {
+        self.state = State::Spoiled;
+        format!("the helper was lost: {e}")
     }
 
     fn read_report(&mut self) -> io::Result<Report> {

@@ -2,6 +2,7 @@
 
 use crate::layers::{Layer, Layers, Required};
 use crate::limits::Limits;
+use crate::python::Python;
 use crate::run::{Helper, Process, Spec, environment};
 use crate::submission::{Language, Submission};
 use crate::toolchain::{self, Tool};
@@ -26,6 +27,8 @@ pub struct Config {
     pub compile_limits: Limits,
     /// Whether the tests after the first that fails are skipped.
     pub stop_early: bool,
+    /// Whether runs of Python are forks of an interpreter that has started, where the layers allow it; else each starts one.
+    pub fork_python: bool,
     /// Where compiled programs are kept, for this user only; none: only as long as this value lives.
     pub cache: Option<PathBuf>,
     /// The Python interpreter; none: the first `python3` in `PATH` that works. Likewise below.
@@ -46,6 +49,7 @@ impl Config {
             limits: Limits::default(),
             compile_limits: Limits::compiler(),
             stop_early: false,
+            fork_python: true,
             cache: None,
             python: None,
             cpp: None,
@@ -69,7 +73,8 @@ pub enum Refused {
 pub struct Sandbox {
     pub(crate) config: Config,
     layers: Layers,
-    python: OnceLock<Result<Tool, String>>,
+    /// Interpreters.
+    pub(crate) python: Python,
     cpp: OnceLock<Result<Tool, String>>,
     rust: OnceLock<Result<Tool, String>>,
     pub(crate) cache: crate::compile::Cache,
@@ -86,8 +91,8 @@ impl Sandbox {
             return Err(Refused::Layers(words));
         }
         let cache = crate::compile::Cache::open(config.cache.clone()).map_err(Refused::Broken)?;
-        let (python, cpp, rust) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        Ok(Self { config, layers, python, cpp, rust, cache })
+        let python = Python::new(&config, &layers);
+        Ok(Self { config, layers, python, cpp: OnceLock::new(), rust: OnceLock::new(), cache })
     }
 
     /// The layers this machine gives, whatever is required.
@@ -115,7 +120,7 @@ impl Sandbox {
         let by_all = self.layers.has(Layer::DropUser) && !self.layers.has(Layer::Mount);
         let c = &self.config;
         let found = match language {
-            Language::Python => self.python.get_or_init(|| toolchain::python(c.python.as_deref(), by_all)),
+            Language::Python => self.python.tool.get_or_init(|| toolchain::python(c.python.as_deref(), by_all)),
             Language::Cpp => self.cpp.get_or_init(|| toolchain::cpp(c.cpp.as_deref(), by_all)),
             Language::Rust => self.rust.get_or_init(|| toolchain::rust(c.rust.as_deref(), by_all)),
         };
@@ -183,6 +188,7 @@ fn probe(config: &Config) -> Result<Layers, String> {
         limits: Limits::default(),
         fetch: None,
         channel: None,
+        template: false,
     };
     let (_, mut layers) = Process::start(&config.helper, &wanted, true, spec())?;
     for layer in &config.disabled {

@@ -6,7 +6,7 @@ use crate::limits::Limits;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Longest header in bytes.
 const MAX_HEADER: u64 = 1 << 20;
@@ -20,6 +20,11 @@ impl Job {
     /// The scratch folder: `/tmp`, unless something the program must see lies there.
     pub fn scratch(&self) -> &'static str {
         if self.readable.iter().any(|p| p.starts_with("/tmp")) { "/scratch" } else { "/tmp" }
+    }
+
+    /// A text with the folders that its marks stand for.
+    pub fn placed(&self, text: &str, folder: &Path) -> String {
+        text.replace(BOX, &folder.to_string_lossy()).replace(SCRATCH, self.scratch())
     }
 }
 
@@ -46,6 +51,9 @@ pub struct Job {
     pub fetch: Option<String>,
     /// Whether the helper's standard error is a channel that the program gets as file descriptor 3.
     pub channel: bool,
+    /// Whether the program is an interpreter that waits, and every case a fork of it. The helper's standard error is then a
+    /// socket over which the channels of cases come.
+    pub template: bool,
     /// The folder of the box where there is no mount namespace.
     pub box_dir: Option<PathBuf>,
 }
@@ -70,11 +78,36 @@ pub enum Ready {
     Failed(String),
 }
 
-/// One case: the bytes of standard input follow.
+/// What the host asks for after the job.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// To run one case, which is answered by a report.
+    Case(Case),
+    /// To end the running case, whose report comes at once. Without one it means nothing.
+    Cancel,
+}
+
+/// One case: the bytes of standard input follow, then those of the files.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Case {
     /// Size of the input in bytes.
     pub input_len: u64,
+    /// What is new since the case before, for a template.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<Change>,
+}
+
+/// What the cases of a template do from now on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Change {
+    /// The script and its arguments.
+    pub argv: Vec<String>,
+    /// Files in place of those of the change before.
+    pub files: Vec<BoxFile>,
+    /// Limits of a case.
+    pub limits: Limits,
+    /// Whether a channel for the next case was sent.
+    pub channel: bool,
 }
 
 /// How a run ended.
@@ -90,6 +123,8 @@ pub enum End {
     MemoryLimit,
     /// Too much output.
     OutputLimit,
+    /// The host asked for its end.
+    Cancelled,
     /// It did not begin: the sandbox failed.
     Failed(String),
 }

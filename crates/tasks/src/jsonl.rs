@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::TaskError;
@@ -23,6 +24,9 @@ const HELD_OUT_ONE_IN: u64 = 10;
 
 /// Makes the reference out of a row's answer; the error says what is wrong with it.
 pub(crate) type ReadReference = fn(&Value) -> Result<Reference, String>;
+
+/// Makes a problem out of a row: name of the task, id of the row, its text.
+pub(crate) type ReadRow<'a> = &'a dyn Fn(&str, String, &[u8]) -> Result<Problem, String>;
 
 /// A data set in memory.
 #[derive(Debug)]
@@ -65,12 +69,30 @@ impl Jsonl {
         options: JudgeOptions,
         reference: ReadReference,
     ) -> Result<Self, TaskError> {
+        let read = move |name: &str, id: String, line: &[u8]| read_row(name, id, line, reference);
+        Self::open_parted(name, train, eval, seed, options, &read, &|_| None)
+    }
+
+    /// As [`Jsonl::open`], with a reader of rows; `part` says of a row to which part of a single file it belongs, where the
+    /// data set says so, and the part for pretraining is left out.
+    pub(crate) fn open_parted(
+        name: &str,
+        train: Option<&Path>,
+        eval: Option<&Path>,
+        seed: u64,
+        options: JudgeOptions,
+        row: ReadRow<'_>,
+        part: &dyn Fn(&Problem) -> Option<Split>,
+    ) -> Result<Self, TaskError> {
         let refuse = |problem: String| Err(TaskError::Option { task: name.to_owned(), problem });
-        let read = |path: Option<&Path>, part: &str| path.map(|p| read_file(name, part, p, reference)).transpose();
+        let read = |path: Option<&Path>, what: &str| path.map(|p| read_file(name, what, p, row)).transpose();
         let (train_rows, eval_rows) = (read(train, "train")?, read(eval, "eval")?);
         let (train_rows, eval_rows) = match (train_rows, eval_rows) {
             (None, None) => return refuse("needs a file of problems; give data = \"FILE.jsonl\"".to_owned()),
-            (Some(rows), None) => hold_out(rows),
+            (Some(rows), None) => match parts(&rows, part) {
+                Some((train, eval)) => (train, eval),
+                None => hold_out(rows),
+            },
             (None, Some(rows)) => (Vec::new(), rows),
             (Some(mut rows), Some(held_out)) => {
                 let known: HashSet<&str> = held_out.iter().map(|p| p.question.trim()).collect();
@@ -152,6 +174,16 @@ impl Task for Jsonl {
     }
 }
 
+/// The parts for training and evaluation as the data set has them, when it says so of every row and neither is empty.
+fn parts(rows: &[Problem], part: &dyn Fn(&Problem) -> Option<Split>) -> Option<(Vec<Problem>, Vec<Problem>)> {
+    let all: Vec<Split> = rows.iter().map(part).collect::<Option<_>>()?;
+    let of = |wanted: Split| -> Vec<Problem> {
+        rows.iter().zip(&all).filter(|(_, split)| **split == wanted).map(|(row, _)| row.clone()).collect()
+    };
+    let (train, eval) = (of(Split::Train), of(Split::Eval));
+    (!train.is_empty() && !eval.is_empty()).then_some((train, eval))
+}
+
 /// Parts rows into training and held-out by a hash of the question, so that equal questions stay together and rows added
 /// later move nothing. A file of at least two questions gets at least one of each.
 fn hold_out(rows: Vec<Problem>) -> (Vec<Problem>, Vec<Problem>) {
@@ -170,18 +202,28 @@ fn hold_out(rows: Vec<Problem>) -> (Vec<Problem>, Vec<Problem>) {
     rows.into_iter().partition(|p| hash(p) > limit)
 }
 
-/// Reads a file; every row must be good.
-fn read_file(name: &str, part: &str, path: &Path, reference: ReadReference) -> Result<Vec<Problem>, TaskError> {
+/// Reads a file, one row per line or one list of rows; every row must be good.
+fn read_file(name: &str, part: &str, path: &Path, row: ReadRow<'_>) -> Result<Vec<Problem>, TaskError> {
     let bytes = std::fs::read(path).map_err(|source| TaskError::Io { path: path.to_owned(), source })?;
+    let at = |line: usize, problem: String| TaskError::Line { path: path.to_owned(), line, problem };
+    if bytes.starts_with(&[0x1f, 0x8b]) {
+        return Err(at(1, "is packed; unpack it first: gzip -d FILE".to_owned()));
+    }
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    let list: Vec<Box<RawValue>>;
+    let texts: Vec<&[u8]> = if bytes.trim_ascii_start().starts_with(b"[") {
+        list = serde_json::from_slice(bytes).map_err(|e| at(e.line(), format!("not a list of rows: {e}")))?;
+        list.iter().map(|row| row.get().as_bytes()).collect()
+    } else {
+        bytes.split(|b| *b == b'\n').collect()
+    };
     let mut rows = Vec::new();
-    for (i, line) in bytes.split(|b| *b == b'\n').enumerate() {
-        if line.iter().all(u8::is_ascii_whitespace) {
+    for (i, text) in texts.into_iter().enumerate() {
+        if text.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
         let id = format!("{name}/{part}/{}", i + 1);
-        let row = read_row(name, id, line, reference);
-        rows.push(row.map_err(|problem| TaskError::Line { path: path.to_owned(), line: i + 1, problem })?);
+        rows.push(row(name, id, text).map_err(|problem| at(i + 1, problem))?);
     }
     if rows.is_empty() {
         return Err(no_rows(name, path.to_owned()));
@@ -253,7 +295,7 @@ pub(crate) fn kind(value: &Value) -> &'static str {
     }
 }
 
-fn names(columns: &Map<String, Value>) -> String {
+pub(crate) fn names(columns: &Map<String, Value>) -> String {
     if columns.is_empty() {
         return "no fields".to_owned();
     }
@@ -261,7 +303,7 @@ fn names(columns: &Map<String, Value>) -> String {
 }
 
 /// The message of a JSON error with its column; the line is known better outside.
-fn without_position(error: &serde_json::Error) -> String {
+pub(crate) fn without_position(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let message = text.split(" at line ").next().unwrap_or(&text);
     format!("{message} at column {}", error.column())

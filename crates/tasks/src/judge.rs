@@ -99,7 +99,8 @@ impl<'a> Wanted<'a> {
             Reference::Text(text) => Some(text.trim()).filter(|t| !t.is_empty()).map(Self::Text),
             Reference::Math(text) => Grader::new(text, GradeOptions::default()).map(|g| Self::Math(Box::new(g))),
             Reference::Program { shown, hidden } => (!hidden.is_empty()).then_some(Self::Program { shown, hidden }),
-            Reference::Check(Check::Open { .. }) => None,
+            // Programs are judged by the task that has the sandbox.
+            Reference::Check(Check::Open { .. }) | Reference::Code(_) => None,
             Reference::Check(check) => Some(Self::Check(check)),
         }
     }

@@ -2,6 +2,7 @@
 //! sampling, distillation and evaluation.
 
 pub mod check;
+pub mod code;
 pub mod command;
 pub mod error;
 pub mod expression;
@@ -29,8 +30,8 @@ pub use check::Check;
 pub use command::CommandReward;
 pub use error::TaskError;
 pub use judge::{AnswerPlace, JudgeOptions, judge};
-pub use open::{Shares, TaskOptions, open_task, task_names};
-pub use problem::{Judgement, Language, Problem, Reference, Split, Task, Verdict};
+pub use open::{Shares, TaskOptions, open_task, reads_files, task_names};
+pub use problem::{Answer, Judgement, Language, Problem, Reference, Split, Task, Verdict};
 pub use prompt::{PromptStyle, render_base};
 pub use prompter::Prompter;
 pub use reward::{RewardKind, RewardSpec, Rewarded, rewards};

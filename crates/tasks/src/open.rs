@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::code::{self, CodeTask};
 use crate::jsonl::Jsonl;
 use crate::judge::{AnswerPlace, JudgeOptions};
 use crate::mini::{Family, MiniTask, Topic};
@@ -38,6 +39,12 @@ pub struct TaskOptions {
     pub depths: Option<Vec<f64>>,
     /// Bytes of hay per token, for `needle`; an evaluation measures it with the model's tokenizer.
     pub bytes_per_token: Option<f64>,
+    /// Processor time of a program in milliseconds, for `humaneval`, `mbpp` and `code`; 4000 unless given.
+    pub time_ms: Option<u64>,
+    /// Memory of a program in MB, for the same; 512 unless given.
+    pub memory_mb: Option<u64>,
+    /// The Python that runs programs, for the same; the first `python3` in PATH unless given.
+    pub python: Option<PathBuf>,
 }
 
 /// Shares of the groups of problems of `mini-r1`; only their proportions count, and a group without a share is left out.
@@ -83,11 +90,16 @@ fn mini_topics(name: &str) -> Vec<Topic> {
 /// Every name [`open_task`] knows.
 pub fn task_names() -> Vec<&'static str> {
     let families = Family::ALL.into_iter().map(Family::name);
-    MINI.into_iter().chain([needle::NAME, gsm8k::NAME, "jsonl"]).chain(families).collect()
+    MINI.into_iter().chain([needle::NAME, gsm8k::NAME, "jsonl"]).chain(code::NAMES).chain(families).collect()
+}
+
+/// Whether a task has its problems from files.
+pub fn reads_files(name: &str) -> bool {
+    name == gsm8k::NAME || name == "jsonl" || code::NAMES.contains(&name)
 }
 
 /// Opens a task: `mini` (the generated puzzles together), one of its families, `mini-code`, `mini-general`, `mini-r1` (all
-/// three), `needle`, `gsm8k`, or `jsonl`.
+/// three), `needle`, `gsm8k`, `jsonl`, or of code judged by tests `humaneval`, `mbpp` and `code`.
 ///
 /// # Errors
 /// An unknown name (the nearest known one comes first in the message), a setting that is missing, wrong or of no use to the
@@ -101,13 +113,20 @@ pub fn open_task(name: &str, seed: u64, options: &TaskOptions) -> Result<Box<dyn
     if options.lengths.is_some() || options.depths.is_some() || options.bytes_per_token.is_some() {
         return refuse(name, "takes no lengths, depths and bytes_per_token; they belong to \"needle\"".to_owned());
     }
+    let is_code = code::NAMES.contains(&name);
+    if !is_code && (options.time_ms.is_some() || options.memory_mb.is_some() || options.python.is_some()) {
+        return refuse(name, "takes no time_ms, memory_mb and python; they belong to \"code\"".to_owned());
+    }
+    if options.time_ms == Some(0) || options.memory_mb == Some(0) {
+        return refuse(name, "time_ms and memory_mb must be above 0".to_owned());
+    }
     let family = Family::parse(name);
     if MINI.contains(&name) || family.is_some() {
         // Requests are answered with whole texts, so what follows the thinking is the answer.
         let place = if matches!(name, "mini-general" | "mini-r1") { AnswerPlace::Summary } else { AnswerPlace::Tags };
         return Ok(Box::new(mini(name, family, seed, options, judge(place))?));
     }
-    if name != gsm8k::NAME && name != "jsonl" {
+    if !reads_files(name) {
         return Err(TaskError::Unknown { name: name.to_owned(), known: nearest_first(name, &task_names()).join(", ") });
     }
     if options.families.is_some() || options.chinese.is_some() {
@@ -118,6 +137,9 @@ pub fn open_task(name: &str, seed: u64, options: &TaskOptions) -> Result<Box<dyn
     }
     let (train, eval) = files(name, options)?;
     let (train, eval, judge) = (train.as_deref(), eval.as_deref(), judge(AnswerPlace::Lenient));
+    if is_code {
+        return Ok(Box::new(CodeTask::open(name, train, eval, seed, judge, options)?));
+    }
     Ok(Box::new(if name == gsm8k::NAME {
         gsm8k::open(train, eval, seed, judge)?
     } else {

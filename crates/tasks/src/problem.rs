@@ -1,6 +1,7 @@
 //! Problems and what a judge says of an answer.
 
 use crate::check::Check;
+use crate::code::CodeReference;
 use crate::program::Example;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -67,6 +68,22 @@ pub enum Reference {
     },
     /// A rule that the whole answer must keep.
     Check(Check),
+    /// Hidden tests, judged by the sandbox of a code task.
+    Code(Box<CodeReference>),
+}
+
+impl Reference {
+    /// The reference as people and judging models read it; none where it is a program or a rule.
+    pub fn in_words(&self) -> Option<String> {
+        match self {
+            Reference::Integer(n) => Some(n.to_string()),
+            Reference::Number(text) | Reference::Text(text) | Reference::Math(text) => Some(text.clone()),
+            Reference::Countdown { numbers, target } => {
+                Some(format!("an expression that uses each of {numbers:?} once and equals {target}"))
+            }
+            Reference::Program { .. } | Reference::Check(_) | Reference::Code(_) => None,
+        }
+    }
 }
 
 /// One problem.
@@ -100,6 +117,17 @@ pub struct Judgement {
     pub format: bool,
 }
 
+/// A completion to judge, its end-of-text token removed.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer<'a> {
+    /// What was asked.
+    pub problem: &'a Problem,
+    /// What came.
+    pub completion: &'a str,
+    /// False when it was cut at the length limit: then the answer counts as missing.
+    pub finished: bool,
+}
+
 /// A source of problems and the judge of their answers; the same object drives training, sampling and evaluation.
 pub trait Task: Send + Sync {
     /// Name, as in a recipe.
@@ -117,6 +145,10 @@ pub trait Task: Send + Sync {
     /// Judges a completion (end-of-text token removed). `finished` is false when it was cut at the length limit: then the
     /// answer counts as missing.
     fn judge(&self, problem: &Problem, completion: &str, finished: bool) -> Judgement;
+    /// Judges many completions, in their order; a task that can judge several at one time does.
+    fn judge_all(&self, answers: &[Answer<'_>]) -> Vec<Judgement> {
+        answers.iter().map(|a| self.judge(a.problem, a.completion, a.finished)).collect()
+    }
     /// Whether its prompts end in the opening think tag.
     fn prefilled_think(&self) -> bool {
         false

@@ -4,7 +4,7 @@
 use crate::TrainError;
 use aha_engine::{Completion, Control, EngineConfig, FinishReason, Request, generate};
 use aha_model::Decoder;
-use aha_tasks::{Judgement, Problem, Prompter, Reward, Rewarded, Task};
+use aha_tasks::{Answer, Judgement, Problem, Prompter, Reward, Rewarded, Task};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -148,8 +148,10 @@ fn judge(judging: &Judging<'_>, problem: &Problem, group: &[Completion]) -> Resu
     let begin = Instant::now();
     let texts = group.iter().map(|c| judging.prompter.completion(&c.tokens)).collect::<Result<Vec<_>, _>>()?;
     let ended = |c: &Completion| c.finish == FinishReason::Stop;
-    let judgements: Vec<Judgement> =
-        group.iter().zip(&texts).map(|(c, text)| judging.task.judge(problem, text, ended(c))).collect();
+    let answers = group.iter().zip(&texts);
+    let answers: Vec<Answer> =
+        answers.map(|(c, completion)| Answer { problem, completion, finished: ended(c) }).collect();
+    let judgements = judging.task.judge_all(&answers);
     let mut seconds = vec![begin.elapsed().as_secs_f64()];
     let rewarded: Vec<Rewarded<'_>> = group
         .iter()

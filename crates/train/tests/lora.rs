@@ -5,6 +5,7 @@
 use aha_data::Example;
 use aha_kernels::{AdamWConfig, Attend, Gradients, Optimizer, OptimizerConfig, Precision, Segments, Tape, linear};
 use aha_model::{Adapter, Checkpoint, Decoder, LoraConfig, ModelConfig, SaveDtype, TextFiles};
+use aha_train::fit::FitConfig;
 use aha_train::schedule::{Schedule, ScheduleKind};
 use aha_train::sft::{SftConfig, run};
 use aha_train::{Observer, PackedBatch, StepReport, TrainError, state};
@@ -185,22 +186,25 @@ fn train(root: &Path, watch: &mut Watch, precision: Precision) -> Decoder {
     let config = SftConfig {
         batches: vec![vec![0, 1, 2, 3]; 80],
         epochs: 80,
-        schedule: Schedule {
-            kind: ScheduleKind::Constant,
-            peak: 2e-2,
-            min_ratio: 0.0,
-            warmup_steps: 0,
-            total_steps: 80,
-            decay_steps: 0,
-            tail: Default::default(),
+        fit: FitConfig {
+            steps: 80,
+            schedule: Schedule {
+                kind: ScheduleKind::Constant,
+                peak: 2e-2,
+                min_ratio: 0.0,
+                warmup_steps: 0,
+                total_steps: 80,
+                decay_steps: 0,
+                tail: Default::default(),
+            },
+            optimizer: OptimizerConfig::default(),
+            validate_every: 0,
+            save_steps: 30,
+            precision,
+            gradient_checkpointing: false,
+            bias_update_speed: 0.0,
+            settings: "test".into(),
         },
-        optimizer: OptimizerConfig::default(),
-        validate_every: 0,
-        save_steps: 30,
-        precision,
-        gradient_checkpointing: false,
-        bias_update_speed: 0.0,
-        settings: "test".into(),
     };
     let fresh = || {
         let mut d = model();

@@ -197,12 +197,7 @@ impl<'a, R: BufRead> Session<'a, R> {
 
 /// The reference as people read it.
 fn wanted(reference: &Reference) -> String {
-    match reference {
-        Reference::Integer(n) => format!(" (reference {n})"),
-        Reference::Number(text) | Reference::Text(text) | Reference::Math(text) => format!(" (reference {text})"),
-        Reference::Countdown { numbers, target } => format!(" (reach {target} with {numbers:?})"),
-        Reference::Program { .. } | Reference::Check(_) => String::new(),
-    }
+    reference.in_words().map_or(String::new(), |words| format!(" (reference {words})"))
 }
 
 fn indented(text: &str) -> String {

@@ -6,7 +6,7 @@ use crate::recipe::{GrpoStage, JudgeKind, JudgeSettings, RewardWeight};
 use crate::reward_model::{ModelReward, RewardModel};
 use crate::run::Context;
 use aha_judge::{Cache, Criterion, Endpoint, Judge};
-use aha_tasks::{CommandReward, Reference, Reward, RewardKind, RewardSource, Rewarded, Scorer};
+use aha_tasks::{CommandReward, Reward, RewardKind, RewardSource, Rewarded, Scorer};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,7 +90,7 @@ impl Scorer for JudgeReward {
             match self.kind {
                 // Without a reference in words there is nothing to compare with: it does not apply.
                 JudgeKind::Reference => {
-                    let reference = in_words(&c.problem.reference)?;
+                    let reference = c.problem.reference.in_words()?;
                     let ruling = self.judge.reference(question, &reference, c.completion).ok()?;
                     Some(f64::from(u8::from(ruling.correct)))
                 }
@@ -100,16 +100,5 @@ impl Scorer for JudgeReward {
             }
         };
         completions.iter().map(one).collect()
-    }
-}
-
-fn in_words(reference: &Reference) -> Option<String> {
-    match reference {
-        Reference::Integer(n) => Some(n.to_string()),
-        Reference::Number(text) | Reference::Text(text) | Reference::Math(text) => Some(text.clone()),
-        Reference::Countdown { numbers, target } => {
-            Some(format!("an expression that uses each of {numbers:?} once and equals {target}"))
-        }
-        _ => None,
     }
 }

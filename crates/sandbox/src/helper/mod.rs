@@ -6,15 +6,18 @@ mod namespaces;
 mod root;
 mod seccomp;
 mod sys;
+mod template;
 mod tree;
 mod watch;
 
 use crate::layers::{Layer, Layers, Missing};
-use crate::wire::{Case, Job, Ready, ReportHeader, read_blob, read_header, write_header};
-use std::io::{BufReader, Write};
+use crate::pass;
+use crate::wire::{Change, End, Job, Ready, ReportHeader, Request, read_blob, read_header, write_header};
+use std::io::{BufReader, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use template::Template;
 
 /// What stays the same over the runs of a job.
 struct Setup {
@@ -43,15 +46,29 @@ fn serve_on(socket: UnixStream) -> std::io::Result<()> {
         Err(words) => return write_header(&mut output, &Ready::Failed(words)),
     };
     drop(files);
+    let template = job.template.then(|| Template::start(&job, &setup.folder)).transpose();
+    let mut template = match template {
+        Ok(template) => template,
+        Err(words) => return write_header(&mut output, &Ready::Failed(words)),
+    };
     write_header(&mut output, &Ready::Ok(layers))?;
-    let mut first = true;
-    while let Some(case) = read_header::<Case>(&mut input)? {
+    let mut clean = Ok(());
+    while let Some(request) = read_header::<Request>(&mut input)? {
+        let Request::Case(case) = request else { continue };
         let bytes = read_blob(&mut input, case.input_len)?;
-        if !first && let Err(words) = watch::renew(&job) {
-            return write_header(&mut output, &Ready::Failed(words));
-        }
-        first = false;
-        let Ok(run) = watch::run(&setup, &job, &bytes, &host) else { return Ok(()) };
+        let changed = match (case.change, &mut template) {
+            (Some(new), Some(template)) => change(&setup, template, &mut job, new, &mut input)?,
+            _ => Ok(()),
+        };
+        let run = match clean.and(changed) {
+            // What came in with the case can only be the request to end it.
+            Ok(()) if !input.buffer().is_empty() => watch::Run::without(End::Cancelled),
+            Ok(()) => match watch::run(&setup, template.as_mut(), &job, &bytes, &host) {
+                Ok(run) => run,
+                Err(watch::HostGone) => return Ok(()),
+            },
+            Err(words) => watch::Run::without(End::Failed(words)),
+        };
         let fetched = job.fetch.as_ref().and_then(|name| std::fs::read(setup.folder.join("out").join(name)).ok());
         let header = ReportHeader {
             end: run.end,
@@ -66,8 +83,31 @@ fn serve_on(socket: UnixStream) -> std::io::Result<()> {
         output.write_all(&run.stdout)?;
         output.write_all(&run.stderr)?;
         output.write_all(&fetched.unwrap_or_default())?;
+        clean = watch::renew(&job);
     }
     Ok(())
+}
+
+/// Takes over what is new with a case; the inner error is one of this case alone.
+fn change(
+    setup: &Setup,
+    template: &mut Template,
+    job: &mut Job,
+    new: Change,
+    input: &mut impl Read,
+) -> std::io::Result<Result<(), String>> {
+    let contents: Vec<Vec<u8>> = new.files.iter().map(|f| read_blob(input, f.len)).collect::<Result<_, _>>()?;
+    let other = (job.limits.scratch, job.limits.scratch_files) != (new.limits.scratch, new.limits.scratch_files);
+    job.limits = new.limits;
+    template.argv = new.argv;
+    template.channel = None;
+    if new.channel {
+        template.channel = pass::receive(std::io::stderr().as_fd(), 1)?.1.pop();
+    }
+    let names = new.files.iter().map(|f| f.name.clone()).collect();
+    let old = std::mem::replace(&mut template.files, names);
+    let written = root::replace_files(&setup.folder, &old, &new.files, &contents);
+    Ok(written.and_then(|()| if other { watch::renew(job) } else { Ok(()) }))
 }
 
 fn set_up(job: &mut Job, files: &[Vec<u8>]) -> Result<(Setup, Layers), String> {
@@ -124,7 +164,7 @@ fn enter(layer: Layer, job: &Job, setup: &Setup, files: &[Vec<u8>]) -> Result<()
 
 /// The box as a plain folder that the host made and will remove.
 fn plain_box(folder: &Path, job: &Job, files: &[Vec<u8>], root: bool) -> Result<(), String> {
-    root::write_files(folder, job, files)?;
+    root::write_files(folder, &job.files, files)?;
     let out = folder.join("out");
     std::fs::create_dir(&out).map_err(|e| format!("make {}: {e}", out.display()))?;
     if root && job.writable_out && job.layers.contains(&Layer::DropUser) {

@@ -2,7 +2,7 @@
 //! the job in `/box`, a scratch `/tmp` bounded in bytes and files, four devices, and neither `/proc` nor `/sys`.
 
 use super::sys;
-use crate::wire::Job;
+use crate::wire::{BoxFile, Job};
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
@@ -31,7 +31,7 @@ pub fn build(job: &Job, files: &[Vec<u8>]) -> Result<(), String> {
     for dir in [inside(&base, Path::new(job.scratch())), folder.clone(), folder.join("out")] {
         fs::DirBuilder::new().recursive(true).mode(0o755).create(&dir).map_err(step("make a folder"))?;
     }
-    write_files(&folder, job, files)?;
+    write_files(&folder, &job.files, files)?;
     std::env::set_current_dir(&base).map_err(step("enter the new root"))?;
     sys::pivot_here().map_err(step("change the root"))?;
     let attributes = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
@@ -66,14 +66,31 @@ pub fn renew_scratch(job: &Job) -> Result<(), String> {
 ///
 /// # Errors
 /// What the system said.
-pub fn write_files(folder: &Path, job: &Job, files: &[Vec<u8>]) -> Result<(), String> {
-    for (file, bytes) in job.files.iter().zip(files) {
+pub fn write_files(folder: &Path, files: &[BoxFile], contents: &[Vec<u8>]) -> Result<(), String> {
+    for (file, bytes) in files.iter().zip(contents) {
         let path = folder.join(&file.name);
         fs::write(&path, bytes).map_err(step("write a file of the box"))?;
         let mode = if file.executable { 0o555 } else { 0o444 };
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).map_err(step("set permissions in the box"))?;
     }
     Ok(())
+}
+
+/// Puts other files into the box in place of those of the run before. No program runs meanwhile.
+///
+/// # Errors
+/// What the system said; then nothing must run.
+pub fn replace_files(folder: &Path, old: &[String], new: &[BoxFile], bytes: &[Vec<u8>]) -> Result<(), String> {
+    let change = |add, remove| sys::change_mount(Path::new("/"), add, remove, false).map_err(step("change the root"));
+    change(0, libc::MOUNT_ATTR_RDONLY)?;
+    let written = (|| {
+        for name in old {
+            fs::remove_file(folder.join(name)).map_err(step("remove a file of the box"))?;
+        }
+        write_files(folder, new, bytes)
+    })();
+    change(libc::MOUNT_ATTR_RDONLY, 0)?;
+    written
 }
 
 fn step(words: &'static str) -> impl Fn(std::io::Error) -> String {

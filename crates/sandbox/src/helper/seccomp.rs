@@ -99,6 +99,26 @@ pub fn install(own_pids: bool, own_root: bool, compiler: bool) -> Result<(), Str
     Ok(())
 }
 
+/// The filters of a program with process and mount namespaces, each as the bytes of its instructions, in the order in which
+/// they are installed.
+///
+/// # Errors
+/// An architecture without a table.
+pub fn filters() -> Result<[Vec<u8>; 2], String> {
+    let bytes = |program: &BpfProgram| -> Vec<u8> {
+        program
+            .iter()
+            .flat_map(|i| {
+                let [a, b] = i.code.to_ne_bytes();
+                let [c, d, e, f] = i.k.to_ne_bytes();
+                [a, b, i.jt, i.jf, c, d, e, f]
+            })
+            .collect()
+    };
+    let programs = programs(true, true, false).map_err(|e| format!("seccomp: {e}"))?;
+    Ok([bytes(&programs[0]), bytes(&programs[1])])
+}
+
 fn programs(own_pids: bool, own_root: bool, compiler: bool) -> Result<[BpfProgram; 2], seccompiler::BackendError> {
     let arch: TargetArch = std::env::consts::ARCH.try_into()?;
     let condition = |argument, len, op, value| Condition::new(argument, len, op, value);

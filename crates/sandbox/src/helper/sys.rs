@@ -157,8 +157,13 @@ pub fn unmount(target: &CStr) -> io::Result<()> {
 
 /// Adds `MOUNT_ATTR_*` to a mount, with all below it when `recursive`.
 pub fn restrict_mount(target: &Path, attributes: u64, recursive: bool) -> io::Result<()> {
+    change_mount(target, attributes, 0, recursive)
+}
+
+/// Adds some `MOUNT_ATTR_*` and takes others away.
+pub fn change_mount(target: &Path, add: u64, remove: u64, recursive: bool) -> io::Result<()> {
     let target = c_path(target)?;
-    let attr = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    let attr = libc::mount_attr { attr_set: add, attr_clr: remove, propagation: 0, userns_fd: 0 };
     let flags = if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is a C string, the structure and its size belong together.
     let result = unsafe {
@@ -195,6 +200,22 @@ pub fn set_limit(resource: libc::__rlimit_resource_t, soft: u64, hard: u64) -> i
     check(i64::from(unsafe { libc::setrlimit(resource, &limit) })).map(drop)
 }
 
+/// Sets the soft limit, to the hard one where that is lower.
+pub fn set_soft_limit(resource: libc::__rlimit_resource_t, soft: u64) -> io::Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is to a live structure.
+    check(i64::from(unsafe { libc::getrlimit(resource, &mut limit) }))?;
+    set_limit(resource, soft.min(limit.rlim_max), limit.rlim_max)
+}
+
+/// Whether a socket holds bytes; false when the other side is gone.
+pub fn has_bytes(socket: &OwnedFd) -> bool {
+    let mut byte = 0u8;
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+    // SAFETY: the kernel writes at most one byte to a live variable.
+    unsafe { libc::recv(socket.as_raw_fd(), (&raw mut byte).cast(), 1, flags) > 0 }
+}
+
 /// Becomes a user and a group, without further groups when `groups`.
 pub fn become_user(uid: u32, gid: u32, groups: bool) -> io::Result<()> {
     // SAFETY: numbers only; no group is read when their count is 0.
@@ -207,17 +228,35 @@ pub fn become_user(uid: u32, gid: u32, groups: bool) -> io::Result<()> {
     }
 }
 
+/// Arguments of `capset` for no capability at all: a header of version 3 for the calling thread, and two words of each set.
+pub fn no_capabilities() -> ([u8; 8], [u8; 24]) {
+    let mut header = [0; 8];
+    header[..4].copy_from_slice(&0x2008_0522u32.to_ne_bytes());
+    (header, [0; 24])
+}
+
 /// Gives up every capability of this thread.
 pub fn drop_capabilities() -> io::Result<()> {
-    #[repr(C)]
-    struct Header {
-        version: u32,
-        pid: i32,
-    }
-    let header = Header { version: 0x2008_0522, pid: 0 }; // version 3: two words of each set
-    let sets = [0u32; 6];
-    // SAFETY: header and data have the layout of version 3.
-    check(unsafe { libc::syscall(libc::SYS_capset, &header as *const Header, sets.as_ptr()) }).map(drop)
+    let (header, sets) = no_capabilities();
+    // SAFETY: header and data have the layout of version 3; the kernel copies them and asks for no alignment.
+    check(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) }).map(drop)
+}
+
+/// Lets programs that this process starts keep the capability to make namespaces, whoever their user is.
+pub fn keep_admin() -> io::Result<()> {
+    const ADMIN: u64 = 21;
+    let (mut header, mut sets) = no_capabilities();
+    // SAFETY: as above; this time the kernel writes the sets.
+    check(unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), sets.as_mut_ptr()) })?;
+    // Words: effective, permitted, inheritable, for capabilities 0 to 31 and again for the rest.
+    let mut inheritable = u32::from_ne_bytes([sets[8], sets[9], sets[10], sets[11]]);
+    inheritable |= 1 << ADMIN;
+    sets[8..12].copy_from_slice(&inheritable.to_ne_bytes());
+    // SAFETY: as above.
+    check(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) })?;
+    // SAFETY: numbers only.
+    let raised = unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, ADMIN, 0u64, 0u64) };
+    check(i64::from(raised)).map(drop)
 }
 
 /// Replaces this process by a program; returns only on failure.

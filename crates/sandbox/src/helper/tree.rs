@@ -81,9 +81,9 @@ impl Tree {
         sum
     }
 
-    /// Ends everything below this process and collects it. Processes are stopped before they are killed, so that a bomb of
-    /// forks runs out of forks; what loses its parent becomes a child of this process, which is a subreaper.
-    pub fn end_all(&self) {
+    /// Ends everything below this process but `kept`, and collects it. Processes are stopped before they are killed, so that
+    /// a bomb of forks runs out of forks; what loses its parent becomes a child of this process, which is a subreaper.
+    pub fn end_all(&self, kept: Option<i32>) {
         // SAFETY: reads a number.
         let own = unsafe { libc::getpid() };
         loop {
@@ -91,7 +91,10 @@ impl Tree {
             if sys::wait(-1, true).is_err() {
                 return; // no children at all
             }
-            let pids: Vec<i32> = self.below(own).into_keys().collect();
+            let pids: Vec<i32> = self.below(own).into_keys().filter(|pid| Some(*pid) != kept).collect();
+            if kept.is_some() && pids.is_empty() {
+                return;
+            }
             pids.iter().for_each(|pid| sys::stop(*pid));
             pids.iter().for_each(|pid| sys::kill(*pid));
             std::thread::sleep(std::time::Duration::from_millis(1));

@@ -2,9 +2,10 @@
 //! below it, and a watcher that reads its output, looks at what it uses, and ends all of it.
 
 use super::confine::confine;
+use super::template::Template;
 use super::{Setup, root, sys};
 use crate::layers::Layer;
-use crate::wire::{BOX, End, Job, SCRATCH};
+use crate::wire::{End, Job};
 use std::ffi::CString;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -25,6 +26,13 @@ pub struct Run {
     pub peak_memory: u64,
     pub stdout: Vec<u8>,
     pub stderr: Vec<u8>,
+}
+
+impl Run {
+    /// One that did nothing, for this reason.
+    pub fn without(end: End) -> Self {
+        Run { end, cpu_ms: 0, wall_ms: 0, peak_memory: 0, stdout: vec![], stderr: vec![] }
+    }
 }
 
 /// Reads one pipe of the program.
@@ -74,46 +82,71 @@ impl Sink {
 /// The three numbers the first process of the namespace sends when the program has ended.
 type Status = [u64; 3];
 
+/// The host closed its end.
+pub struct HostGone;
+
 /// Runs the program once on `input`. `Err` when the host went away: then all processes have been ended.
-pub fn run(setup: &Setup, job: &Job, input: &[u8], host: &OwnedFd) -> Result<Run, HostGone> {
-    match try_run(setup, job, input, host) {
+pub fn run(
+    setup: &Setup,
+    template: Option<&mut Template>,
+    job: &Job,
+    input: &[u8],
+    host: &OwnedFd,
+) -> Result<Run, HostGone> {
+    let kept = template.as_ref().map(|t| t.pid());
+    match try_run(setup, template, job, input, host) {
         Ok(run) => run,
-        Err(e) => {
-            setup.tree.end_all();
-            let end = End::Failed(format!("cannot start a process: {e}"));
-            Ok(Run { end, cpu_ms: 0, wall_ms: 0, peak_memory: 0, stdout: vec![], stderr: vec![] })
+        Err(words) => {
+            setup.tree.end_all(kept);
+            Ok(Run::without(End::Failed(words)))
         }
     }
 }
 
-/// The host closed its end.
-pub struct HostGone;
-
-fn try_run(setup: &Setup, job: &Job, input: &[u8], host: &OwnedFd) -> io::Result<Result<Run, HostGone>> {
-    let stdin = sys::sealed_memory(input)?;
-    let (out_read, out_write) = sys::pipe()?;
-    let (err_read, err_write) = sys::pipe()?;
-    let (status_read, status_write) = sys::pipe()?;
-    let (problem_read, problem_write) = sys::pipe()?;
-    let tasks = setup.tree.tasks_of_system();
+fn try_run(
+    setup: &Setup,
+    template: Option<&mut Template>,
+    job: &Job,
+    input: &[u8],
+    host: &OwnedFd,
+) -> Result<Result<Run, HostGone>, String> {
+    let failed = |e: io::Error| format!("cannot start a process: {e}");
+    let stdin = sys::sealed_memory(input).map_err(failed)?;
+    let (out_read, out_write) = sys::pipe().map_err(failed)?;
+    let (err_read, err_write) = sys::pipe().map_err(failed)?;
+    let (status_read, status_write) = sys::pipe().map_err(failed)?;
+    let (problem_read, problem_write) = sys::pipe().map_err(failed)?;
     let begin = Instant::now();
-    let namespace = if job.layers.contains(&Layer::Pid) { libc::CLONE_NEWPID } else { 0 };
-    let first = sys::fork(namespace)?;
-    if first == 0 {
-        let streams = [stdin.as_raw_fd(), out_write.as_raw_fd(), err_write.as_raw_fd()];
-        first_process(setup, job, streams, &status_write, problem_write, tasks);
-    }
+    let own_pids = job.layers.contains(&Layer::Pid);
+    let first = if let Some(template) = template {
+        template.fork(setup, job, [&stdin, &out_write, &err_write], &problem_write, &status_write)?
+    } else {
+        let tasks = setup.tree.tasks_of_system();
+        let first = sys::fork(if own_pids { libc::CLONE_NEWPID } else { 0 }).map_err(failed)?;
+        if first == 0 {
+            let streams = [stdin.as_raw_fd(), out_write.as_raw_fd(), err_write.as_raw_fd()];
+            first_process(setup, job, streams, &status_write, problem_write, tasks);
+        }
+        first
+    };
     drop((stdin, out_write, err_write, status_write, problem_write));
     if job.channel {
         // Only the program may hold the channel, so that the other side sees it close; a read end swallows nothing.
-        sys::duplicate(status_read.as_raw_fd(), 2)?;
+        sys::duplicate(status_read.as_raw_fd(), 2).map_err(failed)?;
     }
-    let mut out = Sink::new(out_read, job.limits.output, false)?;
-    let mut err = Sink::new(err_read, job.limits.output.max(STDERR_KEPT as u64), true)?;
-    let watched = watch(setup, job, begin, [&mut out, &mut err], &status_read, host);
+    let mut out = Sink::new(out_read, job.limits.output, false).map_err(failed)?;
+    let mut err = Sink::new(err_read, job.limits.output.max(STDERR_KEPT as u64), true).map_err(failed)?;
+    // Without a process namespace, what loses its parent becomes a child of the helper.
+    let top = if own_pids { first } else { std::process::id() as i32 };
+    let watched = watch(setup, job, (begin, top), [&mut out, &mut err], &status_read, host);
     sys::kill(first);
-    setup.tree.end_all();
-    let mut ended = match watched? {
+    if own_pids {
+        // The end of the first process is reported when everything in its namespace has ended.
+        sys::wait(first, false).map_err(failed)?;
+    } else {
+        setup.tree.end_all(None);
+    }
+    let mut ended = match watched.map_err(failed)? {
         Some(watched) => watched,
         None => return Ok(Err(HostGone)),
     };
@@ -148,7 +181,7 @@ struct Watched {
 fn watch(
     setup: &Setup,
     job: &Job,
-    begin: Instant,
+    (begin, top): (Instant, i32),
     mut sinks: [&mut Sink; 2],
     status: &OwnedFd,
     host: &OwnedFd,
@@ -167,7 +200,8 @@ fn watch(
         }
         last = now;
         if ready[1] {
-            return Ok(None);
+            watched.over = Some(End::Cancelled);
+            return Ok(sys::has_bytes(host).then_some(watched));
         }
         if ready[2..].contains(&true) && sinks.iter_mut().any(|s| s.take()) {
             watched.over = Some(End::OutputLimit);
@@ -182,7 +216,7 @@ fn watch(
         }
         if now >= look {
             look = now + Duration::from_millis(LOOK_MS);
-            let used = setup.tree.usage(std::process::id() as i32);
+            let used = setup.tree.usage(top);
             watched.cpu_ms = watched.cpu_ms.max(used.cpu_ms);
             watched.peak = watched.peak.max(used.memory);
             if used.memory > job.limits.memory + (16 << 20) {
@@ -259,8 +293,7 @@ fn first_process(setup: &Setup, job: &Job, streams: [i32; 3], status: &OwnedFd, 
 
 /// Returns only on failure, with words for the host.
 fn become_program(setup: &Setup, job: &Job, streams: [i32; 3], problem: i32, tasks: u64) -> String {
-    let folder = setup.folder.to_string_lossy();
-    let c_string = |text: &str| CString::new(text.replace(BOX, &folder).replace(SCRATCH, job.scratch()));
+    let c_string = |text: &str| CString::new(job.placed(text, &setup.folder));
     let argv: Result<Vec<_>, _> = job.argv.iter().map(|a| c_string(a)).collect();
     let env: Result<Vec<_>, _> = job.env.iter().map(|(k, v)| c_string(&format!("{k}={v}"))).collect();
     let (Ok(argv), Ok(env)) = (argv, env) else { return "a zero byte in an argument".into() };
@@ -284,8 +317,12 @@ fn become_program(setup: &Setup, job: &Job, streams: [i32; 3], problem: i32, tas
     }
     sys::reset_signals();
     let words = (|| {
-        std::env::set_current_dir(if job.layers.contains(&Layer::Mount) { job.scratch() } else { folder.as_ref() })
-            .map_err(|e| format!("working folder: {e}"))?;
+        std::env::set_current_dir(if job.layers.contains(&Layer::Mount) {
+            job.scratch().as_ref()
+        } else {
+            setup.folder.as_path()
+        })
+        .map_err(|e| format!("working folder: {e}"))?;
         confine(job, &setup.folder, setup.root, tasks)?;
         Ok::<(), String>(())
     })();

@@ -4,7 +4,6 @@ Plain values are copied; anything else stays where it is and travels as a number
 """
 
 import json
-import socket
 import sys
 
 if hasattr(sys, "set_int_max_str_digits"):
@@ -47,18 +46,37 @@ class Channel:
             raise Unsupported("not JSON") from None
 
 
+# Types whose values travel as they are; those of int do when they are short.
+PLAIN = {str, bool, float, type(None)}
+ATOMS = PLAIN | {int}
+SHORT = 2000
+
+
+def items_as_they_are(items):
+    """Whether a list needs no work item by item."""
+    kinds = set(map(type, items))
+    if int not in kinds:
+        return kinds <= PLAIN
+    kinds.discard(int)
+    return kinds <= PLAIN and max(map(int.bit_length, [i for i in items if type(i) is int])) < SHORT
+
+
 def encode(value, keep, depth=0):
     """`keep` turns what cannot be copied into what is sent in its place."""
+    if type(value) in PLAIN:
+        return value
     if depth > MAX_DEPTH:
         raise Unsupported("nested too deeply")
-    deeper = lambda items: [encode(item, keep, depth + 1) for item in items]
-    if value is None or value is True or value is False:
-        return value
+
+    def deeper(items):
+        items = list(items)
+        return items if items_as_they_are(items) else [encode(item, keep, depth + 1) for item in items]
+
     if isinstance(value, int):
         value = int(value)
-        return value if value.bit_length() < 2000 else {"x": hex(value)}
+        return value if value.bit_length() < SHORT else {"x": hex(value)}
     if isinstance(value, float):
-        return {"f": float.__repr__(float(value))}
+        return float(value)
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, list):
@@ -98,14 +116,14 @@ def decode(sent, kept, depth=0):
     if depth > MAX_DEPTH + 1:
         raise Unsupported("nested too deeply")
     if isinstance(sent, list):
+        if set(map(type, sent)) <= ATOMS:
+            return sent
         return [decode(item, kept, depth + 1) for item in sent]
     if not isinstance(sent, dict):
         return sent
     try:
         ((tag, inner),) = sent.items()
-        deeper = lambda: [decode(item, kept, depth + 1) for item in inner]
-        if tag == "f":
-            return float(inner)
+        deeper = lambda: decode(inner, kept, depth) if isinstance(inner, list) else [decode(i, kept, depth + 1) for i in inner]
         if tag == "x":
             return int(inner, 16)
         if tag == "t":

@@ -5,11 +5,9 @@ import sys
 
 builtins.exit = builtins.quit = sys.exit
 sys.argv = [sys.argv[1]]
-space = sys.modules["__main__"].__dict__
 with open(sys.argv[0], "rb") as file:
     code = compile(file.read(), "solution.py", "exec")
-for name in ("builtins", "file"):
-    del space[name]
-space.pop("name", None)
-space["__file__"] = sys.argv[0]
-exec(space.pop("code"), space)
+main = type(sys)("__main__")
+main.__builtins__, main.__file__ = builtins, sys.argv[0]
+sys.modules["__main__"] = main
+exec(code, main.__dict__)

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod escapes;
+mod forks;
 mod references;
 mod speed;
 mod verdicts;

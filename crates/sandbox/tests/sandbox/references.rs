@@ -1,5 +1,5 @@
 //! The published data sets: every reference solution passes, and what a mutation changes fails. Skipped where the data is
-//! not there.
+//! not there. One row in eight is judged, all of them when AHA_ALL_REFERENCES is set.
 
 use super::{Language, Verdict, config};
 use aha_sandbox::{Config, Limits, Sandbox, Submission};
@@ -113,11 +113,16 @@ fn called(code: &str, test: &str) -> String {
 /// References pass; the same with `code` and the entry point that `broken` needs fail.
 fn check(what: &str, file: &str, numpy: bool, parts: impl Fn(&Value) -> (String, String)) {
     let (Some(rows), Some(sandbox)) = (rows(file), sandbox(numpy)) else { return };
+    let step = if std::env::var_os("AHA_ALL_REFERENCES").is_some() { 1 } else { 8 };
+    let rows: Vec<Value> = rows.into_iter().step_by(step).collect();
     // The published script of HumanEval+ 32 unpacks a float with a star, so that no solution passes it anywhere.
     let rows: Vec<Value> = rows.into_iter().filter(|r| !(numpy && id(r) == "\"HumanEval/32\"")).collect();
     let references: Vec<_> = rows.iter().map(|r| (id(r), r.clone())).collect();
+    // These scripts of MBPP+ compare and do not assert, so that any answer passes.
+    let assert_nothing = |r: &&Value| numpy && ["737", "787", "794"].contains(&id(r).as_str());
     let mutated: Vec<_> = rows
         .iter()
+        .filter(|r| !assert_nothing(r))
         .map(|r| {
             let ((code, entry_point), mut row) = (parts(r), r.clone());
             row["code"] = broken(&code, &entry_point).into();
