@@ -99,7 +99,7 @@ fn record(task: &dyn Task, answer: &Answer<'_>, judgement: Judgement, sample: us
     let Answer { problem, completion: text, finished } = *answer;
     // R1's measure looks at the chain of thought: an answer may have to be in another language. Where no tag says which part
     // that is, and where there is no thought, it looks at everything.
-    let thought = chain_of_thought(&text, task.prefilled_think()).filter(|t| !t.trim().is_empty()).unwrap_or(text);
+    let thought = chain_of_thought(text, task.prefilled_think()).filter(|t| !t.trim().is_empty()).unwrap_or(text);
     SampleRecord {
         problem_id: problem.id.clone(),
         family: problem.family.clone(),

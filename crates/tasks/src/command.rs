@@ -151,7 +151,7 @@ mod tests {
 
     fn scores(script: &str, timeout: f64, completions: &[&str]) -> (Vec<Option<f64>>, Option<String>) {
         let command = ["sh", "-c", script].map(str::to_owned).to_vec();
-        let reward = CommandReward::new(command, Duration::from_secs_f64(timeout)).unwrap();
+        let reward = CommandReward::new(command, Duration::from_secs_f64(timeout)).expect("sh is there");
         let columns = Map::from_iter([("hint".to_owned(), json!("h7"))]);
         let problem = Problem {
             id: "x".into(),

@@ -179,7 +179,7 @@ mod linux {
             let right = judged.each_ref().map(|j| j.verdict == Verdict::Correct);
             assert_eq!(right, [tags, summary, bare], "{place:?}");
             assert!(judged.iter().all(|j| j.lenient_verdict == Verdict::Correct), "{place:?}");
-            assert_eq!(judged[0].format, true, "{place:?}");
+            assert!(judged[0].format, "{place:?}");
         }
     }
 

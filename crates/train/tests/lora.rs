@@ -1,5 +1,6 @@
 //! Adapters: the numbers of PEFT, supervised training of adapters alone, checkpoints that resume bit for bit, memory.
 
+#![allow(clippy::unwrap_used)]
 #![allow(clippy::single_range_in_vec_init)]
 
 use aha_data::Example;

@@ -33,6 +33,7 @@ pub struct Stage {
 /// What a stage does, and how.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant, reason = "a recipe has a dozen of them")]
 pub enum StageSettings {
     /// Makes the miniature corpus and its tokenizer.
     Corpus(CorpusStage),

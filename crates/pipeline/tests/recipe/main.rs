@@ -283,7 +283,7 @@ fn no_key_is_accepted_and_ignored() {
 
 /// A distill stage in every form it has.
 fn distilled() -> [Recipe; 4] {
-    let before = SMALL.split("[[stage]]\nname = \"measure\"").next().unwrap();
+    let before = SMALL.split("[[stage]]\nname = \"measure\"").next().expect("the last stage");
     let shape = "[stage.model]\nhidden_size = 8\nintermediate_size = 16\nnum_hidden_layers = 1\nnum_attention_heads = 2\nmax_position_embeddings = 64\n";
     let recipe = |stage: &str| {
         let text = format!("{before}[[stage]]\nname = \"student\"\nkind = \"distill\"\n{stage}");
