@@ -43,7 +43,7 @@ impl Style {
 /// Adapters instead of the whole model; one of these is enough.
 #[derive(clap::Args)]
 pub struct LoraFlags {
-    /// Train adapters (LoRA) of this rank and leave the model frozen [default with another --lora flag: 16].
+    /// Train adapters (LoRA) of this rank and leave the model frozen [default: none; 16 where another --lora flag is given].
     #[arg(long, value_name = "R")]
     lora_r: Option<u64>,
     /// Adapters are multiplied by alpha / r [default: twice the rank].

@@ -20,8 +20,8 @@ impl Loaded {
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         let name = path.display().to_string();
         let checkpoint = Checkpoint::open(path).with_context(|| name.clone())?;
-        let absent = checkpoint.path().is_dir() && !checkpoint.path().join("tokenizer.json").exists();
-        let tokenizer = if absent { None } else { Some(checkpoint.tokenizer().with_context(|| name.clone())?) };
+        let tokenizer = checkpoint.has_tokenizer().then(|| checkpoint.tokenizer()).transpose();
+        let tokenizer = tokenizer.with_context(|| name.clone())?;
         Ok(Loaded { name, checkpoint, tokenizer })
     }
 

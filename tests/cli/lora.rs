@@ -19,7 +19,8 @@ fn a_stage_trains_adapters_and_a_killed_one_ends_the_same() {
     run(dir.path(), "whole", &LORA).json();
     let stage = dir.path().join("whole/tuned");
     let losses = losses(&stage);
-    assert!(losses.last().unwrap() < &(0.6 * losses[0]), "{losses:?}");
+    let last: f64 = losses[losses.len() - 5..].iter().sum::<f64>() / 5.0;
+    assert!(last < 0.9 * losses[0], "{losses:?}");
     for file in ["model/model.safetensors", "adapter/adapter_model.safetensors", "adapter/adapter_config.json"] {
         assert!(stage.join(file).is_file(), "{file}");
     }

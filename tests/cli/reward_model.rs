@@ -64,7 +64,8 @@ generated = 300
 validation_rows = 60
 prompt_style = "mini"
 batch_size = 16
-learning_rate = 3e-3
+epochs = 3
+learning_rate = 1e-2
 
 [[stage]]
 name = "liked"
@@ -117,7 +118,7 @@ fn models_learn_and_reward_what_they_are_for() {
     let (helpful, safe) = (&said["stages"]["helpful"]["metrics"], &said["stages"]["safe"]["metrics"]);
     // Far from well trained, but no longer guessing.
     assert!(helpful["eval/accuracy"].as_f64().unwrap() > 0.55, "{helpful}");
-    assert!(safe["eval/accuracy"].as_f64().unwrap() > 0.55 && safe["eval/bad_found"].is_number(), "{safe}");
+    assert!(safe["eval/auc"].as_f64().unwrap() > 0.6 && safe["eval/bad_found"].is_number(), "{safe}");
     for key in ["eval/accuracy_se", "eval/length_matched_accuracy", "eval/calibration_error", "eval/score_std"] {
         assert!(helpful[key].is_number(), "{key}: {helpful}");
     }
@@ -213,7 +214,7 @@ fn files_of_pairs_and_labels_and_what_is_wrong_with_them() {
     train(&["--data", "bad.jsonl"]).fails(1, &["bad.jsonl:2", "no `rejected`"]);
     train(&["--data", "pairs.jsonl", "--objective", "pointwise"]).fails(1, &["pairs.jsonl:1", "no label"]);
     train(&["--data", "none.jsonl"]).fails(1, &["none.jsonl"]);
-    train(&["--data", "pairs.jsonl", "--set", "centring=1"]).fails(1, &["centering"]);
+    train(&["--data", "pairs.jsonl", "--set", "centring=1"]).fails(2, &["centering"]);
 }
 
 #[test]

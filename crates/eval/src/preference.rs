@@ -207,7 +207,7 @@ mod tests {
         assert_eq!((s.chosen_longer.count, s.chosen_longer.share), (1, Some(1.0)));
         assert_eq!((s.chosen_shorter.count, s.chosen_shorter.share), (2, Some(0.25)));
         assert_eq!(s.by_family["f"].count, 4);
-        assert!((s.score_mean - 0.6).abs() < 1e-12);
+        assert!((s.score_mean - 0.7).abs() < 1e-12);
         assert_eq!(summarise_pairs(&[]).accuracy.share, None);
     }
 

@@ -181,6 +181,14 @@ impl Checkpoint {
         Ok(tokenizer)
     }
 
+    /// Whether a tokenizer comes with the weights; it may still be one that is not supported.
+    pub fn has_tokenizer(&self) -> bool {
+        match &self.source {
+            Source::Safetensors(_) => self.path.join("tokenizer.json").exists(),
+            Source::Gguf(store) => store.header().text("tokenizer.ggml.model").is_some_and(|model| model != "none"),
+        }
+    }
+
     /// The chat template that comes with the weights, if there is one.
     ///
     /// # Errors

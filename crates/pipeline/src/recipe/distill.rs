@@ -10,7 +10,7 @@ use super::resolve::Context;
 use super::section::{BELOW_ONE, NOT_NEGATIVE, POSITIVE, SHARE, Section};
 use super::settings::{MODEL_WANTED, TASK_WANTED, completion_length, model_shape};
 use super::sft::{DATA_KEYS, DataSettings, TuningSettings, data, tuning};
-use super::stage::{ModelRef, ModelShape};
+use super::stage::{ModelRef, ModelShape, is_zero};
 
 pub(crate) const DISTILL_KEYS: &[&str] = &["student", "model", "teacher", "method", "endpoint"];
 /// Keys of [`ComparisonSettings`].
@@ -96,6 +96,7 @@ pub struct ComparisonSettings {
     /// Divides the logits of both. Default 1.
     pub temperature: f64,
     /// Share of the tokens' cross-entropy in the loss. Default 0; always 0 for `on_policy`.
+    #[serde(skip_serializing_if = "is_zero")]
     pub alpha: f64,
     /// The teacher's weight in the mixture of `jsd`. Default 0.5.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -121,7 +121,7 @@ fn wrong_types_name_key_found_and_wanted() {
         (
             "kind = \"grpo\"",
             "kind = \"gropo\"",
-            "small.toml:28: `zero.kind` is the string \"gropo\", but it must be one of `corpus`, `pretrain`, `extend`, `sft`, `distill`, `grpo`, `cold_start`, `reject`, `eval`",
+            "small.toml:28: `zero.kind` is the string \"gropo\", but it must be one of `corpus`, `pretrain`, `extend`, `sft`, `reward_model`, `distill`, `grpo`, `cold_start`, `reject`, `eval`, `table`",
         ),
     ] {
         assert_eq!(edited(old, new), message);
@@ -205,7 +205,7 @@ fn missing_keys_say_what_they_must_be() {
     );
     assert_eq!(
         edited("kind = \"grpo\"\n", ""),
-        "small.toml:26: `zero.kind` is missing; it must be one of `corpus`, `pretrain`, `extend`, `sft`, `distill`, `grpo`, `cold_start`, `reject`, `eval`"
+        "small.toml:26: `zero.kind` is missing; it must be one of `corpus`, `pretrain`, `extend`, `sft`, `reward_model`, `distill`, `grpo`, `cold_start`, `reject`, `eval`, `table`"
     );
     assert_eq!(
         edited("name = \"small\"\n", ""),
@@ -380,7 +380,7 @@ fn recipes_that_are_not_there() {
     );
     assert_eq!(
         RawRecipe::open("no/such/file.toml").unwrap_err().to_string(),
-        "there is no recipe `no/such/file.toml`: no file of that name, and no embedded one; the embedded recipes: `mini-zero`, `mini-zero-dense`, `mini-long`"
+        "there is no recipe `no/such/file.toml`: no file of that name, and no embedded one; the embedded recipes: `mini-zero`, `mini-zero-dense`, `mini-r1`, `mini-long`"
     );
     assert!(Recipe::embedded("zero").is_err());
     let folder = env!("CARGO_MANIFEST_DIR");
