@@ -142,11 +142,12 @@ impl CodeTask {
         let prefilled = self.options.prefilled_think;
         let tagged = || tagged_answer(completion, prefilled);
         let program = |text: &str| answer::program(text, reference);
-        let lenient = tagged().or(Some(summary(completion))).and_then(program);
+        let after = || indented(completion, summary(completion));
+        let lenient = tagged().or_else(|| Some(after())).and_then(program);
         let strict = match self.options.place {
             AnswerPlace::Tags => tagged().and_then(program),
             AnswerPlace::Lenient => lenient.clone(),
-            AnswerPlace::Summary => r1_shape(completion, prefilled).then(|| summary(completion)).and_then(program),
+            AnswerPlace::Summary => r1_shape(completion, prefilled).then(after).and_then(program),
         };
         [strict, lenient]
     }
@@ -219,6 +220,13 @@ impl Task for CodeTask {
         };
         answers.iter().zip(found).map(|(a, places)| one(a, places)).collect()
     }
+}
+
+/// A part of a text with the indentation of its first line, which is part of a program.
+fn indented<'a>(whole: &'a str, part: &'a str) -> &'a str {
+    let at = part.as_ptr() as usize - whole.as_ptr() as usize;
+    let start = whole[..at].trim_end_matches([' ', '\t']).len();
+    &whole[start..at + part.len()]
 }
 
 /// A program without white space at the ends of lines and without empty lines, which have no bearing on what it does.
