@@ -13,7 +13,7 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Opens a Hugging Face folder or a GGUF file. A folder without a tokenizer is fine, a broken tokenizer is not.
+    /// Opens a Hugging Face folder or a GGUF file. A model without a tokenizer is fine, a broken tokenizer is not.
     ///
     /// # Errors
     /// What is wrong with the model, naming the file.

@@ -12,6 +12,7 @@ mod lines;
 mod loaded;
 mod output;
 mod progress;
+mod single;
 mod table;
 
 use anyhow::Context;

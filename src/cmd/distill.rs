@@ -1,8 +1,7 @@
 //! `aha distill`: a student learns from a teacher, as a recipe of one stage.
 
 use crate::args::{Style, quoted};
-use crate::execute::{check_out, execute};
-use crate::output::{Output, note};
+use crate::single;
 use aha_pipeline::recipe::{RawRecipe, RecipeError};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -70,14 +69,12 @@ pub struct Args {
 }
 
 fn recipe(args: &Args) -> Result<RawRecipe, RecipeError> {
-    let mut raw = RawRecipe::single("distill");
     let on_policy = args.method == "on_policy";
-    if !on_policy {
-        // Little memory, first numbers soon.
-        for (key, value) in [("batch_tokens", "8192"), ("max_length", "2048"), ("validate_every", "20")] {
-            raw.set_flag("the default of", &format!("distill.{key}"), value)?;
-        }
-    }
+    // Little memory, first numbers soon; the student's own answers have none of these.
+    let defaults: &[(&str, &str)] = match on_policy {
+        true => &[],
+        false => &[("batch_tokens", "8192"), ("max_length", "2048"), ("validate_every", "20")],
+    };
     let data: Vec<String> = args.data.iter().map(|path| quoted(path)).collect();
     let steps = if on_policy { "steps" } else { "max_steps" };
     let values = [
@@ -95,25 +92,9 @@ fn recipe(args: &Args) -> Result<RawRecipe, RecipeError> {
         ("--prompt-style", "prompt_style", Some(args.prompt_style.name().to_owned())),
         ("--precision", "precision", Some(quoted(&args.precision))),
     ];
-    for (flag, key, value) in values {
-        if let Some(value) = value {
-            raw.set_flag(flag, &format!("distill.{key}"), &value)?;
-        }
-    }
-    raw.set_flag("--seed", "seed", &args.seed.to_string())?;
-    for assignment in &args.set {
-        let whole = assignment.starts_with("distill.") || assignment.starts_with("seed=");
-        raw.set(&if whole { assignment.clone() } else { format!("distill.{assignment}") })?;
-    }
-    Ok(raw)
+    single::recipe("distill", defaults, values, args.seed, &args.set)
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let recipe = recipe(&args)?.resolve()?;
-    check_out(&args.out)?;
-    let code = execute(&recipe, args.out.clone(), None, Output::new(args.json))?;
-    if code == ExitCode::SUCCESS {
-        note(format!("model: {}", args.out.join("distill").join("model").display()));
-    }
-    Ok(code)
+    single::run(&recipe(&args)?, "distill", &args.out, args.json)
 }

@@ -1,8 +1,7 @@
 //! `aha grpo`: reinforcement learning on one model and one task, as a recipe of one stage.
 
 use crate::args::{LoraFlags, Style, quoted};
-use crate::execute::{check_out, execute};
-use crate::output::{Output, note};
+use crate::single;
 use aha_pipeline::recipe::{RawRecipe, RecipeError};
 use aha_tasks::RewardKind;
 use std::path::PathBuf;
@@ -107,10 +106,6 @@ fn reward(text: &str) -> Result<(RewardKind, f64), String> {
 }
 
 fn recipe(args: &Args) -> Result<RawRecipe, RecipeError> {
-    let mut raw = RawRecipe::single("grpo");
-    for (key, value) in DEFAULTS {
-        raw.set_flag("the default of", &format!("grpo.{key}"), value)?;
-    }
     let texts = [
         ("--model", "model", Some(&args.model)),
         ("--task", "task", Some(&args.task)),
@@ -119,11 +114,7 @@ fn recipe(args: &Args) -> Result<RawRecipe, RecipeError> {
         ("--system-prompt", "system_prompt", args.system_prompt.as_ref()),
         ("--prompt-suffix", "prompt_suffix", args.prompt_suffix.as_ref()),
     ];
-    for (flag, key, text) in texts {
-        if let Some(text) = text {
-            raw.set_flag(flag, &format!("grpo.{key}"), &quoted(text))?;
-        }
-    }
+    let texts = texts.map(|(flag, key, text)| (flag, key, text.map(|text| quoted(text))));
     let values = [
         ("--max-steps", "steps", args.max_steps.to_string()),
         ("--num-prompts", "num_prompts", args.num_prompts.to_string()),
@@ -139,34 +130,13 @@ fn recipe(args: &Args) -> Result<RawRecipe, RecipeError> {
         ("--save-steps", "save_steps", args.save_steps.to_string()),
         ("--eval-steps", "eval_steps", args.eval_steps.to_string()),
     ];
-    for (flag, key, value) in values {
-        raw.set_flag(flag, &format!("grpo.{key}"), &value)?;
-    }
-    for (flag, key, value) in args.lora.values() {
-        raw.set_flag(flag, &format!("grpo.{key}"), &value)?;
-    }
-    raw.set_flag("--seed", "seed", &args.seed.to_string())?;
-    if !args.reward.is_empty() {
-        let one = |(kind, weight): &(RewardKind, f64)| format!("{{ name = \"{}\", weight = {weight:?} }}", kind.name());
-        let list: Vec<String> = args.reward.iter().map(one).collect();
-        raw.set_flag("--reward", "grpo.rewards", &format!("[{}]", list.join(", ")))?;
-    }
-    for assignment in &args.set {
-        let whole = assignment.starts_with("grpo.") || assignment.starts_with("seed=");
-        raw.set(&if whole { assignment.clone() } else { format!("grpo.{assignment}") })?;
-    }
-    Ok(raw)
+    let one = |(kind, weight): &(RewardKind, f64)| format!("{{ name = \"{}\", weight = {weight:?} }}", kind.name());
+    let list: Vec<String> = args.reward.iter().map(one).collect();
+    let rewards = ("--reward", "rewards", (!list.is_empty()).then(|| format!("[{}]", list.join(", "))));
+    let given = values.into_iter().chain(args.lora.values()).map(|(flag, key, value)| (flag, key, Some(value)));
+    single::recipe("grpo", &DEFAULTS, texts.into_iter().chain(given).chain([rewards]), args.seed, &args.set)
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let recipe = recipe(&args)?.resolve()?;
-    check_out(&args.out)?;
-    let code = execute(&recipe, args.out.clone(), None, Output::new(args.json))?;
-    if code == ExitCode::SUCCESS {
-        note(format!("model: {}", args.out.join("grpo").join("model").display()));
-        if args.lora.values().next().is_some() {
-            note(format!("adapter: {}", args.out.join("grpo").join("adapter").display()));
-        }
-    }
-    Ok(code)
+    single::run(&recipe(&args)?, "grpo", &args.out, args.json)
 }

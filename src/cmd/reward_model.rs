@@ -1,8 +1,7 @@
 //! `aha reward-model`: training of a reward model on pairs or labelled responses, as a recipe of one stage.
 
 use crate::args::{Style, quoted};
-use crate::execute::{check_out, execute};
-use crate::output::{Output, note};
+use crate::single;
 use aha_pipeline::recipe::{RawRecipe, RecipeError};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -82,10 +81,6 @@ pub struct Args {
 }
 
 fn recipe(args: &Args) -> Result<RawRecipe, RecipeError> {
-    let mut raw = RawRecipe::single("reward_model");
-    for (key, value) in DEFAULTS {
-        raw.set_flag("the default of", &format!("reward_model.{key}"), value)?;
-    }
     let data: Vec<String> = args.data.iter().map(|path| quoted(path)).collect();
     let objective = if args.objective == Objective::Pairwise { "pairwise" } else { "pointwise" };
     let reads = args.reads.map(|reads| if reads == Reads::Answer { "answer" } else { "whole" });
@@ -101,25 +96,9 @@ fn recipe(args: &Args) -> Result<RawRecipe, RecipeError> {
         ("--save-steps", "save_steps", Some(args.save_steps.to_string())),
         ("--precision", "precision", Some(quoted(&args.precision))),
     ];
-    for (flag, key, value) in values {
-        if let Some(value) = value {
-            raw.set_flag(flag, &format!("reward_model.{key}"), &value)?;
-        }
-    }
-    raw.set_flag("--seed", "seed", &args.seed.to_string())?;
-    for assignment in &args.set {
-        let whole = assignment.starts_with("reward_model.") || assignment.starts_with("seed=");
-        raw.set(&if whole { assignment.clone() } else { format!("reward_model.{assignment}") })?;
-    }
-    Ok(raw)
+    single::recipe("reward_model", &DEFAULTS, values, args.seed, &args.set)
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let recipe = recipe(&args)?.resolve()?;
-    check_out(&args.out)?;
-    let code = execute(&recipe, args.out.clone(), None, Output::new(args.json))?;
-    if code == ExitCode::SUCCESS {
-        note(format!("model: {}", args.out.join("reward_model").join("model").display()));
-    }
-    Ok(code)
+    single::run(&recipe(&args)?, "reward_model", &args.out, args.json)
 }

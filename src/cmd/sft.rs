@@ -1,8 +1,7 @@
 //! `aha sft`: supervised fine-tuning of one model on files of conversations, as a recipe of one stage.
 
 use crate::args::{LoraFlags, Style, quoted};
-use crate::execute::{check_out, execute};
-use crate::output::{Output, note};
+use crate::single;
 use aha_pipeline::recipe::{RawRecipe, RecipeError};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -64,10 +63,6 @@ pub struct Args {
 }
 
 fn recipe(args: &Args) -> Result<RawRecipe, RecipeError> {
-    let mut raw = RawRecipe::single("sft");
-    for (key, value) in DEFAULTS {
-        raw.set_flag("the default of", &format!("sft.{key}"), value)?;
-    }
     let data: Vec<String> = args.data.iter().map(|path| quoted(path)).collect();
     let values = [
         ("--model", "model", Some(quoted(&args.model))),
@@ -81,31 +76,10 @@ fn recipe(args: &Args) -> Result<RawRecipe, RecipeError> {
         ("--save-steps", "save_steps", Some(args.save_steps.to_string())),
         ("--precision", "precision", Some(quoted(&args.precision))),
     ];
-    for (flag, key, value) in values {
-        if let Some(value) = value {
-            raw.set_flag(flag, &format!("sft.{key}"), &value)?;
-        }
-    }
-    for (flag, key, value) in args.lora.values() {
-        raw.set_flag(flag, &format!("sft.{key}"), &value)?;
-    }
-    raw.set_flag("--seed", "seed", &args.seed.to_string())?;
-    for assignment in &args.set {
-        let whole = assignment.starts_with("sft.") || assignment.starts_with("seed=");
-        raw.set(&if whole { assignment.clone() } else { format!("sft.{assignment}") })?;
-    }
-    Ok(raw)
+    let lora = args.lora.values().map(|(flag, key, value)| (flag, key, Some(value)));
+    single::recipe("sft", &DEFAULTS, values.into_iter().chain(lora), args.seed, &args.set)
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let recipe = recipe(&args)?.resolve()?;
-    check_out(&args.out)?;
-    let code = execute(&recipe, args.out.clone(), None, Output::new(args.json))?;
-    if code == ExitCode::SUCCESS {
-        note(format!("model: {}", args.out.join("sft").join("model").display()));
-        if args.lora.values().next().is_some() {
-            note(format!("adapter: {}", args.out.join("sft").join("adapter").display()));
-        }
-    }
-    Ok(code)
+    single::run(&recipe(&args)?, "sft", &args.out, args.json)
 }

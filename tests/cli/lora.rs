@@ -7,7 +7,8 @@ use serde_json::json;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-const LORA: [&str; 2] = ["--set", "tuned.lora={ r = 8, alpha = 32 }"];
+/// With the output head: that of a base of twenty steps is nearly random, and frozen it leaves the blocks little to learn.
+const LORA: [&str; 2] = ["--set", "tuned.lora={ r = 8, alpha = 32, target_modules = [\"all-linear\", \"lm_head\"] }"];
 
 fn losses(stage: &Path) -> Vec<f64> {
     lines(&stage.join("metrics.jsonl")).iter().map(|line| line["loss"].as_f64().unwrap()).collect()
@@ -19,8 +20,7 @@ fn a_stage_trains_adapters_and_a_killed_one_ends_the_same() {
     run(dir.path(), "whole", &LORA).json();
     let stage = dir.path().join("whole/tuned");
     let losses = losses(&stage);
-    let last: f64 = losses[losses.len() - 5..].iter().sum::<f64>() / 5.0;
-    assert!(last < 0.9 * losses[0], "{losses:?}");
+    assert!(losses.last().unwrap() < &(0.6 * losses[0]), "{losses:?}");
     for file in ["model/model.safetensors", "adapter/adapter_model.safetensors", "adapter/adapter_config.json"] {
         assert!(stage.join(file).is_file(), "{file}");
     }
@@ -123,10 +123,10 @@ fn an_adapter_of_peft_is_merged_and_converted() {
         aha(&[&["convert", text(&adapter), text(&path), "--json"], more].concat()).json();
         close(out, &scores(&path), tolerance);
     }
-    // Once more through a folder: the same file.
+    // Once more through a folder in f32 (one in f16 would round the norms, which GGUF keeps in f32): the same file.
     let (one, two) = (dir.path().join("f16.gguf"), dir.path().join("two.gguf"));
     let folder = dir.path().join("folder");
-    aha(&["convert", text(&one), text(&folder), "--dtype", "f16", "--json"]).json();
+    aha(&["convert", text(&one), text(&folder), "--json"]).json();
     aha(&["convert", text(&folder), text(&two), "--dtype", "f16", "--json"]).json();
     assert_eq!(std::fs::read(&one).unwrap(), std::fs::read(&two).unwrap());
     aha(&["convert", text(&one), text(&two)]).fails(1, &["exists already"]);

@@ -67,6 +67,9 @@ pub struct RewardModelInfo {
     /// The system message of conversations that have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system_prompt: Option<String>,
+    /// Text on a line of its own after every question.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_suffix: Option<String>,
     /// Mean score of held-out responses.
     pub score_mean: f64,
     /// Their standard deviation.
@@ -140,7 +143,7 @@ impl RewardModel {
         let info: RewardModelInfo =
             serde_json::from_str(&text).map_err(|e| fail(format!("{FILE} is not what was written: {e}")))?;
         let style = crate::stages::style(&info.prompt_style);
-        let prompter = model.prompter(style, info.system_prompt.clone(), None)?;
+        let prompter = model.prompter(style, info.system_prompt.clone(), info.prompt_suffix.clone())?;
         let max_length = model.config().max_position_embeddings;
         let decoder = model.reward_decoder(precision)?;
         Ok(RewardModel { reader: Reader { prompter, reads: info.reads, max_length }, info, decoder })

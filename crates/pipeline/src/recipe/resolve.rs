@@ -99,7 +99,7 @@ fn stage(table: &Table, index: usize, earlier: &[Stage], all_names: &[String]) -
             StageSettings::Sft(super::sft::sft(&section(&keys)?, &context)?)
         }
         StageKind::RewardModel => {
-            let keys = [super::reward_model::REWARD_MODEL_KEYS, keys::OPTIMIZER_KEYS].concat();
+            let keys = [super::reward_model::REWARD_MODEL_KEYS, super::sft::TUNING_KEYS, keys::OPTIMIZER_KEYS].concat();
             StageSettings::RewardModel(super::reward_model::reward_model(&section(&keys)?, &context)?)
         }
         StageKind::Distill => {

@@ -1,15 +1,13 @@
 //! The settings of reward models (DeepSeek-R1, section 3.1 and B.2 of the long version).
 
-use aha_train::schedule::ScheduleKind;
 use serde::Serialize;
 
 use super::error::RecipeError;
-use super::lora::{LoraSettings, lora};
-use super::optimizer::{Defaults, OptimizerSettings, optimizer};
 use super::resolve::Context;
 use super::section::{NOT_NEGATIVE, SHARE, Section};
-use super::settings::{MODEL_WANTED, precision, prompt_style};
-use super::stage::{ModelRef, Precision};
+use super::settings::MODEL_WANTED;
+use super::sft::{TuningSettings, tuning};
+use super::stage::ModelRef;
 use crate::reward_model::{Objective, Reads};
 
 pub(crate) const REWARD_MODEL_KEYS: &[&str] = &[
@@ -19,8 +17,6 @@ pub(crate) const REWARD_MODEL_KEYS: &[&str] = &[
     "data",
     "generated",
     "chinese",
-    "prompt_style",
-    "system_prompt",
     "epochs",
     "max_steps",
     "batch_size",
@@ -29,11 +25,6 @@ pub(crate) const REWARD_MODEL_KEYS: &[&str] = &[
     "centering",
     "validation_rows",
     "validate_every",
-    "save_steps",
-    "seed_offset",
-    "precision",
-    "gradient_checkpointing",
-    "lora",
 ];
 
 /// Trains a model to score responses.
@@ -53,11 +44,6 @@ pub struct RewardModelStage {
     pub generated: u64,
     /// Share of those that are in Chinese. Default 0.25.
     pub chinese: f64,
-    /// How a conversation becomes a prompt. Default `auto`.
-    pub prompt_style: String,
-    /// A system message before conversations that have none, for chat templates. Default none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub system_prompt: Option<String>,
     /// Passes over the data. Default 1 (R1).
     pub epochs: u64,
     /// Ends after so many steps. Default none: all epochs.
@@ -75,22 +61,10 @@ pub struct RewardModelStage {
     pub validation_rows: u64,
     /// Steps between measurements; 0 for only the last. Default 0.
     pub validate_every: u64,
-    /// Steps between checkpoints; 0 for only the last. Default 100.
-    pub save_steps: u64,
-    /// Added to the recipe's seed. Default 0.
-    pub seed_offset: u64,
-    /// Optimizer. Defaults: learning rate 6e-6 (R1), schedule `cosine` to a tenth, weight decay 0.
+    /// How it is trained. Defaults: learning rate 6e-6 (R1), schedule `cosine` to a tenth, weight decay 0.1. With `lora`, adapters
+    /// and the score are trained instead of the whole model.
     #[serde(flatten)]
-    pub optimizer: OptimizerSettings,
-    /// In what numbers products run. Default `f32`.
-    #[serde(skip_serializing_if = "Precision::is_default")]
-    pub precision: Precision,
-    /// Blocks keep only their inputs for the backward: less memory, more work, the same bits. Default false.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub gradient_checkpointing: bool,
-    /// Trains adapters, and the score, instead of the whole model. Default none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub lora: Option<LoraSettings>,
+    pub tuning: TuningSettings,
 }
 
 fn is_none(n: &u64) -> bool {
@@ -119,16 +93,6 @@ pub(crate) fn reward_model(section: &Section<'_>, context: &Context<'_>) -> Resu
     }
     let positions = context.max_positions(&model).map_or(8192, |(_, most)| most.min(8192));
     let max_steps = section.integer("max_steps", 1)?;
-    let defaults = Defaults { learning_rate: Some(6e-6), schedule: ScheduleKind::Cosine, weight_decay: 0.0 };
-    // How many steps there are is known when the data are; no schedule here needs to know before.
-    let mut optimizer = optimizer(section, max_steps.unwrap_or(1 << 40), &defaults)?;
-    if matches!(optimizer.schedule, ScheduleKind::Wsd | ScheduleKind::V3) {
-        let message =
-            format!("`{}` of a reward_model stage is `constant`, `linear` or `cosine`", section.key("schedule"));
-        return Err(section.conflict("schedule", message));
-    }
-    optimizer.decay_steps = 0;
-    let lora = lora(section, optimizer.muon.is_some(), 0.0)?;
     Ok(RewardModelStage {
         model,
         objective,
@@ -136,8 +100,6 @@ pub(crate) fn reward_model(section: &Section<'_>, context: &Context<'_>) -> Resu
         data,
         generated,
         chinese: section.number("chinese", &SHARE)?.unwrap_or(0.25),
-        prompt_style: prompt_style(section)?,
-        system_prompt: section.string("system_prompt", "a text")?,
         epochs: section.integer("epochs", 1)?.unwrap_or(1),
         max_steps,
         batch_size: section.size("batch_size", 1)?.unwrap_or(256),
@@ -146,11 +108,6 @@ pub(crate) fn reward_model(section: &Section<'_>, context: &Context<'_>) -> Resu
         centering: section.number("centering", &NOT_NEGATIVE)?.unwrap_or(0.01),
         validation_rows: section.integer("validation_rows", 1)?.unwrap_or(500),
         validate_every: section.integer("validate_every", 0)?.unwrap_or(0),
-        save_steps: section.integer("save_steps", 0)?.unwrap_or(100),
-        seed_offset: section.integer("seed_offset", 0)?.unwrap_or(0),
-        optimizer,
-        precision: precision(section, &Precision::TRAINING)?,
-        gradient_checkpointing: section.boolean("gradient_checkpointing")?.unwrap_or(false),
-        lora,
+        tuning: tuning(section, max_steps, 6e-6)?,
     })
 }

@@ -1,7 +1,7 @@
 //! Training a reward model on pairs or labels, and measuring it on rows it has not seen.
 
-use super::grpo::{model_path, save_results, style};
-use super::observer::RunObserver;
+use super::grpo::model_path;
+use super::sft;
 use crate::PipelineError;
 use crate::models::OpenModel;
 use crate::recipe::RewardModelStage;
@@ -10,16 +10,14 @@ use crate::run::{Context, StageEnd};
 use aha_data::preference::{Labelled, PreferencePair, labelled, pair, read_labelled, read_pairs};
 use aha_data::{DataError, RequestRows};
 use aha_engine::reward;
-use aha_engine::sampler::mix;
 use aha_eval::{RewardSummary, ScoredLabel, ScoredPair, summarise_labels, summarise_pairs};
 use aha_model::Decoder;
 use aha_runs::{Event, Listener};
 use aha_tasks::Split;
 use aha_tasks::mini::Rng;
-use aha_train::fit::{self, FitConfig};
+use aha_train::fit;
 use aha_train::reward_model::{Preference, Rewarding};
 use aha_train::sft::batches;
-use aha_train::state;
 use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::Value;
@@ -42,78 +40,63 @@ pub(crate) fn run(
     hash: &str,
 ) -> Result<StageEnd, PipelineError> {
     let fail = |problem: String| PipelineError::Stage { stage: name.to_owned(), problem };
-    let train_error = |source| PipelineError::Train { stage: name.to_owned(), source };
-    let model = OpenModel::open(&model_path(context, &s.model)?)?;
-    let prompter = model.prompter(style(&s.prompt_style), s.system_prompt.clone(), None)?;
+    let (model, tuning) = (OpenModel::open(&model_path(context, &s.model)?)?, &s.tuning);
+    let prompter = sft::prompter(&model, tuning)?;
     let reader =
         Reader { prompter, reads: s.reads, max_length: s.max_length.min(model.config().max_position_embeddings) };
-    let seed = mix(context.recipe.seed.wrapping_add(s.seed_offset));
+    let seed = sft::seed(context, tuning);
     let (train, held_out, too_long) = rows(s, &reader, seed).map_err(|e| fail(e.to_string()))?;
     if train.is_empty() || held_out.is_empty() {
         let problem =
             format!("too few rows of at most {} tokens; give more data or raise max_length", reader.max_length);
         return Err(fail(problem));
     }
-    let train: Vec<Preference> = train.into_iter().map(|row| row.example).collect();
+    let examples: Vec<Preference> = train.into_iter().map(|row| row.example).collect();
     let validation: Vec<Preference> = held_out.iter().map(|row| row.example.clone()).collect();
-    let mut all = batches(&vec![1; train.len()], s.batch_size, s.epochs, seed);
+    let mut all = batches(&vec![1; examples.len()], s.batch_size, s.epochs, seed);
     let whole = all.len() as u64;
     all.truncate(s.max_steps.unwrap_or(whole).min(whole) as usize);
-    let steps = all.len() as u64;
-    if s.optimizer.warmup_steps > steps {
-        let warmup = s.optimizer.warmup_steps;
+    let (steps, warmup) = (all.len() as u64, tuning.optimizer.warmup_steps);
+    if warmup > steps {
         return Err(fail(format!("warmup_steps is {warmup}, but the data are only {steps} steps; lower it")));
     }
-    let config = FitConfig {
-        steps,
-        schedule: s.optimizer.schedule(steps),
-        optimizer: s.optimizer.config(),
-        validate_every: s.validate_every,
-        save_steps: s.save_steps,
-        precision: s.precision.resolve(),
-        gradient_checkpointing: s.gradient_checkpointing,
-        bias_update_speed: 0.0,
-        settings: hash.to_owned(),
-    };
-    let paths = context.dir.stage(name)?;
-    let resume = state::latest(&paths.checkpoints_dir(), hash).map_err(train_error)?;
-    let (stage, method) = (name.to_owned(), "reward_model".to_owned());
-    context.listeners.event(&Event::StageStarted { stage, method, resumed_at: resume, total_steps: Some(steps) });
     if too_long > 0 {
         let text = format!("{too_long} rows with more than {} tokens are left out", reader.max_length);
         context.listeners.event(&Event::Note { stage: name.to_owned(), text });
     }
-    let mut observer = RunObserver::open(context, name, resume, 0, None)?;
-    let lora = s.lora.as_ref().map(|l| l.config(&["score"]));
+    let config = sft::fit_config(tuning, steps, s.validate_every, hash);
+    let lora = tuning.lora.as_ref().map(|l| l.config(&["score"]));
     let fresh = || model.reward_trainee(lora.as_ref(), seed);
-    let mut objective =
-        Rewarding { batches: all, epochs: s.epochs, examples: &train, held_out: &validation, centering: s.centering };
-    let (policy, finished) =
-        fit::run(&config, fresh, &mut objective, &paths.checkpoints_dir(), &model.text, &mut observer)
-            .map_err(train_error)?;
-    let mut metrics = observer.last;
-    if !finished {
-        return Ok(StageEnd { metrics, finished });
-    }
-    let summary = measure(&policy, &held_out).map_err(|e| fail(e.to_string()))?;
-    metrics.extend([
-        ("examples".to_owned(), train.len() as f64),
+    let (epochs, centering) = (s.epochs, s.centering);
+    let mut objective = Rewarding { batches: all, epochs, examples: &examples, held_out: &validation, centering };
+    let mut measured = None;
+    let mut end = sft::fit(context, name, &config, "reward_model", &model.text, 0, |checkpoints, observer| {
+        let (model, finished) = fit::run(&config, fresh, &mut objective, checkpoints, &model.text, observer)?;
+        if finished {
+            measured = Some(measure(&model, &held_out)?);
+        }
+        Ok((model, finished))
+    })?;
+    let Some(summary) = measured else { return Ok(end) };
+    end.metrics.extend([
+        ("examples".to_owned(), examples.len() as f64),
         ("examples/held_out".to_owned(), held_out.len() as f64),
         ("examples/too_long".to_owned(), too_long as f64),
     ]);
-    metrics.extend(numbers(&summary));
+    end.metrics.extend(numbers(&summary));
+    let paths = context.dir.stage(name)?;
     write_json(&paths.root().join(EVALUATION), &summary)?;
-    save_results(&paths, &policy, &model.text).map_err(train_error)?;
     let info = RewardModelInfo {
         objective: s.objective,
         reads: s.reads,
-        prompt_style: s.prompt_style.clone(),
-        system_prompt: s.system_prompt.clone(),
+        prompt_style: tuning.prompt_style.clone(),
+        system_prompt: tuning.system_prompt.clone(),
+        prompt_suffix: tuning.prompt_suffix.clone(),
         score_mean: summary.score_mean,
         score_std: summary.score_std,
     };
     write_json(&paths.model().join(FILE), &info)?;
-    Ok(StageEnd { metrics, finished })
+    Ok(end)
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<(), PipelineError> {
