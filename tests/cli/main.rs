@@ -20,3 +20,4 @@ mod reward_model;
 mod runs;
 mod sft;
 mod support;
+mod tables;
