@@ -54,7 +54,7 @@ pub fn average<'a>(
 }
 
 /// How often `a` is preferred to `b`: over the problems both answered, the mean share of pairs of samples (the first of one with
-/// the first of the other, and so on) that `a` wins; a difference of less than `tie` is half a win.
+/// the first of the other, and so on) that `a` wins; no difference, or one of less than `tie`, is half a win.
 pub fn win_rate(
     a: &[SampleRecord],
     b: &[SampleRecord],
@@ -66,7 +66,7 @@ pub fn win_rate(
         let second = b.get(problem)?;
         let wins = first.iter().zip(second).filter_map(|(x, y)| {
             let difference = worth(x)? - worth(y)?;
-            Some(if difference.abs() < tie { 0.5 } else { f64::from(u8::from(difference > 0.0)) })
+            Some(if difference == 0.0 || difference.abs() < tie { 0.5 } else { f64::from(u8::from(difference > 0.0)) })
         });
         mean(&wins.collect::<Vec<_>>())
     };
@@ -108,6 +108,8 @@ mod tests {
         let c = answers("p", &["8", "8", "8", "7"]);
         assert_eq!(win_rate(&a, &c, 0.1, worth).value, Some((1.0 + 1.0 + 0.5 + 0.0) / 4.0));
         assert_eq!(win_rate(&c, &a, 0.1, worth).value, Some(1.0 - 2.5 / 4.0));
+        // Equal is a tie even where every difference counts.
+        assert_eq!(win_rate(&a, &a, 0.0, worth).value, Some(0.5));
         // Without common problems there is nothing to say.
         assert_eq!(win_rate(&a, &answers("z", &["7"]), 0.1, worth).value, None);
     }
