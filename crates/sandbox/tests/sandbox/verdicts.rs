@@ -6,7 +6,12 @@ use serde_json::json;
 
 fn check(language: Language, code: &str, expected: Verdict) {
     let Some(s) = sandbox(language) else { return };
-    let judged = s.judge(&program(language, code, "1\n2\n"));
+    let mut asked = program(language, code, "1\n2\n");
+    if expected == Verdict::MemoryLimit {
+        // Little, so that a slow machine meets it long before the limit on time.
+        asked.memory = Some(128 << 20);
+    }
+    let judged = s.judge(&asked);
     assert_eq!(judged.verdict, expected, "{code}: {judged:?}");
     assert_eq!(judged.tests.len(), 1);
     assert_eq!(judged.first_difference.is_some(), expected == Verdict::WrongAnswer, "{judged:?}");
