@@ -73,7 +73,7 @@ impl ProblemScore {
 }
 
 /// The scores of all problems, sorted by family and name.
-pub fn problem_scores(samples: &[SampleRecord]) -> Vec<ProblemScore> {
+pub fn problem_scores<'a>(samples: impl IntoIterator<Item = &'a SampleRecord>) -> Vec<ProblemScore> {
     by_problem(samples)
         .into_iter()
         .map(|((family, problem_id), samples)| ProblemScore {

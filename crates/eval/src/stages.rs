@@ -2,7 +2,7 @@
 //! each other, and how often one checkpoint's answers are preferred to another's.
 
 use crate::record::by_problem;
-use crate::{Cell, SampleRecord, Verdict, consensus, mean};
+use crate::{Cell, ProblemScore, SampleRecord, consensus, mean, problem_scores};
 use std::collections::BTreeMap;
 
 /// Samples that a majority is taken over.
@@ -10,12 +10,7 @@ const K: usize = 16;
 
 /// pass@1 over the samples that `keep` names, its error over problems.
 pub fn pass_at_1<'a>(samples: impl IntoIterator<Item = &'a SampleRecord>) -> Cell {
-    let share = |problem: &Vec<&SampleRecord>| {
-        let judged = problem.iter().filter(|s| s.verdict != Verdict::NotJudged).count();
-        let right = problem.iter().filter(|s| s.verdict == Verdict::Correct).count();
-        (judged > 0).then(|| right as f64 / judged as f64)
-    };
-    Cell::mean(&by_problem(samples).values().filter_map(share).collect::<Vec<_>>())
+    Cell::mean(&problem_scores(samples).iter().filter_map(ProblemScore::pass_at_1).collect::<Vec<_>>())
 }
 
 /// Share of problems whose majority of the first 16 samples is right.
