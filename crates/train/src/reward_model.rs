@@ -84,6 +84,8 @@ pub struct Rewarding<'a> {
     pub held_out: &'a [Preference],
     /// Factor on the squared sum of a pair's scores.
     pub centering: f64,
+    /// Scores of `held_out` at the last validation; empty before the first.
+    pub scores: Vec<f32>,
 }
 
 impl Objective for Rewarding<'_> {
@@ -110,6 +112,7 @@ impl Objective for Rewarding<'_> {
             at += d_scores.len();
         }
         let (right, judged) = agreement(self.held_out.iter(), &scores);
+        self.scores = scores;
         Ok(vec![
             ("eval_loss".into(), loss / self.held_out.len().max(1) as f64),
             ("eval_accuracy".into(), right as f64 / judged.max(1) as f64),

@@ -11,7 +11,6 @@ use aha_data::preference::{Labelled, PreferencePair, labelled, pair, read_labell
 use aha_data::{DataError, RequestRows};
 use aha_engine::reward;
 use aha_eval::{RewardSummary, ScoredLabel, ScoredPair, summarise_labels, summarise_pairs};
-use aha_model::Decoder;
 use aha_runs::{Event, Listener};
 use aha_tasks::Split;
 use aha_tasks::mini::Rng;
@@ -68,12 +67,16 @@ pub(crate) fn run(
     let lora = tuning.lora.as_ref().map(|l| l.config(&["score"]));
     let fresh = || model.reward_trainee(lora.as_ref(), seed);
     let (epochs, centering) = (s.epochs, s.centering);
-    let mut objective = Rewarding { batches: all, epochs, examples: &examples, held_out: &validation, centering };
+    let mut objective =
+        Rewarding { batches: all, epochs, examples: &examples, held_out: &validation, centering, scores: Vec::new() };
     let mut measured = None;
     let mut end = sft::fit(context, name, &config, "reward_model", &model.text, 0, |checkpoints, observer| {
         let (model, finished) = fit::run(&config, fresh, &mut objective, checkpoints, &model.text, observer)?;
         if finished {
-            measured = Some(measure(&model, &held_out)?);
+            // The last step has validated; only a stage that was killed right after it has not.
+            let sequences: Vec<&[u32]> = validation.iter().flat_map(Preference::sequences).collect();
+            let known = std::mem::take(&mut objective.scores);
+            measured = Some(summary(&held_out, if known.is_empty() { reward(&model, &sequences)? } else { known }));
         }
         Ok((model, finished))
     })?;
@@ -125,10 +128,9 @@ fn numbers(s: &RewardSummary) -> Vec<(String, f64)> {
     all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
-/// Scores of rows that were held out.
-fn measure(model: &Decoder, rows: &[Row]) -> Result<RewardSummary, aha_engine::EngineError> {
-    let sequences: Vec<&[u32]> = rows.iter().flat_map(|row| row.example.sequences()).collect();
-    let mut scores = reward(model, &sequences)?.into_iter().map(f64::from);
+/// What the scores of rows that were held out say.
+fn summary(rows: &[Row], scores: Vec<f32>) -> RewardSummary {
+    let mut scores = scores.into_iter().map(f64::from);
     let mut next = || scores.next().unwrap_or(f64::NAN);
     let (mut pairs, mut labels) = (Vec::new(), Vec::new());
     for row in rows {
@@ -141,7 +143,7 @@ fn measure(model: &Decoder, rows: &[Row]) -> Result<RewardSummary, aha_engine::E
             Preference::Labelled { good, .. } => labels.push(ScoredLabel { family, score: next(), good }),
         }
     }
-    Ok(if labels.is_empty() { summarise_pairs(&pairs) } else { summarise_labels(&labels) })
+    if labels.is_empty() { summarise_pairs(&pairs) } else { summarise_labels(&labels) }
 }
 
 /// Something is wrong with the rows.
