@@ -3,12 +3,9 @@
 use crate::lines::{self, Numbered};
 use crate::output::{Output, note};
 use crate::table::duration;
-use aha_engine::{Control, EngineConfig, FinishReason, Request, SamplingParams, generate};
-use aha_judge::{Cache, Chat, ChatError, ChatRequest, Criterion, Endpoint, Judge, JudgeSettings, NotJudged, Reply};
-use aha_model::{Decoder, Message};
-use aha_pipeline::OpenModel;
+use aha_judge::{Cache, Chat, Criterion, Endpoint, Judge, JudgeSettings, NotJudged};
+use aha_pipeline::OwnJudge;
 use aha_pipeline::recipe::Precision;
-use aha_tasks::Prompter;
 use anyhow::{Context, anyhow};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -93,7 +90,7 @@ pub struct Args {
     /// Seconds before the second try; each further wait is twice as long.
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
     first_wait: f64,
-    /// Rows that are judged at once (an endpoint's; our own model takes one at a time).
+    /// Rows that are judged at once; our own model answers them in one batch.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
     parallel: u16,
     /// Print one JSON object (rows, judged, what was used) on the last line of stdout.
@@ -110,40 +107,6 @@ fn criterion(text: &str) -> Result<Criterion, String> {
     Ok(Criterion { name: name.to_owned(), description: description.to_owned() })
 }
 
-/// A model of our own.
-struct Own {
-    name: String,
-    decoder: Mutex<Decoder>,
-    prompter: Prompter,
-}
-
-impl Chat for Own {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn complete(&self, request: &ChatRequest) -> Result<Reply, ChatError> {
-        let turns: Vec<Message> = request.messages.iter().map(|t| Message::new(&t.role, &t.content)).collect();
-        let failed = |problem: String| ChatError::Permanent(format!("{}: {problem}", self.name));
-        let text = self.prompter.render(&turns).map_err(|e| failed(e.to_string()))?;
-        let prompt = self.prompter.tokenizer().encode(&text, false).map_err(|e| failed(e.to_string()))?;
-        let params = SamplingParams {
-            temperature: request.temperature as f32,
-            max_new_tokens: request.max_tokens,
-            stop_tokens: self.prompter.stop_tokens().to_vec(),
-            ..SamplingParams::default()
-        };
-        let length = prompt.len();
-        let asked = [Request { prompt: prompt.into(), samples: 1, params, seed: request.seed }];
-        let decoder = self.decoder.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let done = generate(&decoder, &asked, &EngineConfig::default(), &Control::default());
-        let done = done.map_err(|e| failed(e.to_string()))?.pop().ok_or_else(|| failed("no completion".into()))?;
-        let text = self.prompter.completion(&done.tokens).map_err(|e| failed(e.to_string()))?;
-        let truncated = done.finish == FinishReason::Length;
-        Ok(Reply { text, tokens: (length + done.tokens.len()) as u64, truncated })
-    }
-}
-
 fn chat(args: &Args) -> anyhow::Result<Box<dyn Chat>> {
     let seconds = |name: &str, value: f64| {
         Duration::try_from_secs_f64(value).map_err(|_| anyhow!("{name} {value}: give seconds, 0 or more"))
@@ -153,10 +116,7 @@ fn chat(args: &Args) -> anyhow::Result<Box<dyn Chat>> {
         let precision = choices.iter().find(|(name, _)| *name == args.precision);
         let (_, precision) =
             precision.ok_or_else(|| anyhow!("--precision {}: it is one of f32, bf16, quantized", args.precision))?;
-        let model = OpenModel::open(path)?;
-        let prompter = model.prompter(None, None, None)?;
-        let decoder = Mutex::new(model.decoder(*precision)?);
-        return Ok(Box::new(Own { name: path.display().to_string(), decoder, prompter }));
+        return Ok(Box::new(OwnJudge::open(path, *precision)?));
     }
     let url = args.endpoint.as_deref().expect("one of the two is given");
     let key = args.key_env.as_ref().map(|name| {

@@ -34,7 +34,7 @@ hidden_size = 32
 intermediate_size = 64
 num_hidden_layers = 2
 num_attention_heads = 2
-max_position_embeddings = 256
+max_position_embeddings = 2048
 kv_lora_rank = 8
 qk_nope_head_dim = 8
 qk_rope_head_dim = 4
@@ -87,6 +87,7 @@ rewards = [
   { name = "safe", model = "safe", only = ["safety"], from_step = 2, normalise = "sigmoid" },
   { name = "length", command = ["python3", "length.py"], weight = 0.1, timeout_s = 20 },
   { name = "quality", weight = 0 },
+  { name = "opinion", judge = { model = "base", kind = "rubric", criteria = ["brevity=It is short"], max_tokens = 4 }, only = ["safety"], weight = 0 },
 ]
 "#;
 
@@ -171,6 +172,26 @@ fn models_learn_and_reward_what_they_are_for() {
     assert_ne!(whole[0], whole[1], "a model that reads everything missed the thought");
     aha_in(dir.path(), &["generate", "run/safe/model", "--prompts", "rows.jsonl"]).fails(1, &["reward model"]);
 
+    // A judge of ours says the same of many rows at once as of one after the other, and asks nothing twice.
+    let rows: Vec<String> =
+        (0..9).map(|i| json!({"question": format!("add {i}"), "response": "4"}).to_string()).collect();
+    std::fs::write(dir.path().join("rows.jsonl"), rows.join("\n")).unwrap();
+    let judge = |parallel: &str, cache: &str| {
+        let model = ["judge", "--model", "run/base/model", "--input", "rows.jsonl", "--kind", "rubric"];
+        let how = ["--criterion", "short=It is short", "--max-tokens", "6", "--parallel", parallel, "--cache", cache];
+        // A model of thirty steps does not write JSON.
+        let said = aha_in(dir.path(), &[&model[..], &how].concat());
+        said.fails(1, &["nothing could be judged", "JSON"]);
+        let mut known = lines(&dir.path().join(cache));
+        known.sort_by_key(|l| l["key"].to_string());
+        (known, said)
+    };
+    let (one, many) = (judge("1", "one.jsonl"), judge("9", "many.jsonl"));
+    assert!(one.0.len() >= 18 && one.0.iter().all(|l| l["tokens"].as_u64() > Some(100)), "{:?}", one.0);
+    assert_eq!(one.0, many.0);
+    assert!(judge("9", "many.jsonl").1.stderr.contains(" 0 requests, 18 from the cache"));
+    assert_eq!(lines(&dir.path().join("run/liked/judge.jsonl")).iter().filter(|l| l["text"] == "").count(), 0);
+
     // Nothing changed: nothing is done again.
     let again = aha_in(dir.path(), &["run", "liked.toml", "--out", "run", "--dry-run"]);
     assert!(!again.stdout.contains("will run"), "{}", again.stdout);
@@ -227,6 +248,12 @@ fn recipes_that_cannot_be_meant_are_refused() {
     };
     with("model = \"helpful\", only", "model = \"base\", only").fails(1, &["bad.toml:", "reward_model stage"]);
     with("kind = \"grpo\"\nmodel = \"base\"", "kind = \"grpo\"\nmodel = \"safe\"").fails(1, &["makes no model"]);
+    let judge = "judge = { model = \"base\"";
+    with(judge, "judge = { model = \"base\", endpoint = \"http://localhost:1/v1\"").fails(1, &["two judges"]);
+    with(judge, "judge = { model = \"helpful\"").fails(1, &["makes no model"]);
+    with(judge, "judge = { model = \"base\", key_env = \"KEY\"").fails(1, &["key_env", "for an `endpoint`"]);
+    with(judge, "timeout_s = 3, judge = { model = \"base\"").fails(1, &["judge.max_tokens"]);
+    with(judge, "judge = { precision = \"f32\"").fails(1, &["endpoint", "or `model`"]);
     with("weight = 0.1, timeout_s", "model = \"safe\", timeout_s").fails(1, &["more than one of"]);
     with("normalise = \"sigmoid\"", "normalize = \"sigmoid\"").fails(1, &["normalise"]);
     with("from_step = 2, task_options", "from_step = 4, task_options").fails(1, &["ends after 4 steps"]);

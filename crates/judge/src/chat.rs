@@ -56,7 +56,7 @@ pub enum ChatError {
 }
 
 /// A model that answers conversations; many threads may ask at once.
-pub trait Chat: Sync {
+pub trait Chat: Send + Sync {
     /// Its name, part of the key of the cache.
     fn name(&self) -> &str;
 
@@ -68,6 +68,16 @@ pub trait Chat: Sync {
 }
 
 impl<C: Chat + ?Sized> Chat for &C {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn complete(&self, request: &ChatRequest) -> Result<Reply, ChatError> {
+        (**self).complete(request)
+    }
+}
+
+impl<C: Chat + ?Sized> Chat for Box<C> {
     fn name(&self) -> &str {
         (**self).name()
     }

@@ -2,6 +2,7 @@
 
 pub mod error;
 pub mod models;
+mod own_judge;
 pub mod recipe;
 mod report;
 pub mod reward_model;
@@ -10,5 +11,6 @@ mod stages;
 
 pub use error::PipelineError;
 pub use models::OpenModel;
+pub use own_judge::OwnJudge;
 pub use reward_model::RewardModel;
 pub use run::{Outcome, RunOptions, run};

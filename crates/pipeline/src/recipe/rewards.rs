@@ -7,12 +7,24 @@ use serde::Serialize;
 use super::error::RecipeError;
 use super::resolve::Context;
 use super::section::{FINITE, POSITIVE, Section};
-use super::stage::ModelRef;
+use super::settings::precision;
+use super::stage::{ModelRef, Precision};
 use crate::reward_model::Normalise;
 
 const KEYS: &[&str] = &["name", "weight", "only", "from_step", "model", "normalise", "command", "judge", "timeout_s"];
-const JUDGE_KEYS: &[&str] =
-    &["endpoint", "name", "key_env", "kind", "criteria", "scale", "cache", "max_requests", "max_tokens"];
+const JUDGE_KEYS: &[&str] = &[
+    "endpoint",
+    "name",
+    "key_env",
+    "model",
+    "precision",
+    "kind",
+    "criteria",
+    "scale",
+    "cache",
+    "max_requests",
+    "max_tokens",
+];
 
 /// One reward and its weight in the sum.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -36,10 +48,10 @@ pub struct RewardWeight {
     /// A program and its arguments: a JSON line in, a number out, for every completion.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
-    /// Seconds a command may take for one completion, a judge for one try. Default 30.
+    /// Seconds a command may take for one completion, a judge behind an endpoint for one try. Default 30.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_s: Option<f64>,
-    /// A judging model behind an endpoint.
+    /// A judging model, behind an endpoint or of our own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub judge: Option<JudgeSettings>,
 }
@@ -55,13 +67,20 @@ pub enum JudgeKind {
     Rubric,
 }
 
-/// A judging model behind an OpenAI-compatible endpoint.
+/// A judging model: behind an OpenAI-compatible endpoint, or one of ours.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct JudgeSettings {
-    /// Its address, such as `http://localhost:8000/v1`.
-    pub endpoint: String,
+    /// The endpoint's address, such as `http://localhost:8000/v1`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
     /// Name of the model there. Default `default`.
     pub name: String,
+    /// A language model of ours instead: an earlier stage, or a path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelRef>,
+    /// In what numbers that model's products run. Default `f32`.
+    #[serde(skip_serializing_if = "Precision::is_default")]
+    pub precision: Precision,
     /// Environment variable that holds the key. Default none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_env: Option<String>,
@@ -91,6 +110,11 @@ fn is_default(n: &Normalise) -> bool {
 }
 
 impl RewardWeight {
+    /// Models that give it.
+    pub(super) fn references(&self) -> impl Iterator<Item = &ModelRef> {
+        self.model.iter().chain(self.judge.as_ref().and_then(|j| j.model.as_ref()))
+    }
+
     /// A rule.
     pub fn rule(name: &str, weight: f64) -> Self {
         RewardWeight { name: name.to_owned(), weight, ..RewardWeight::default() }
@@ -133,7 +157,8 @@ fn reward(own: &Section<'_>, context: &Context<'_>) -> Result<RewardWeight, Reci
     let name = own.string("name", name_wanted)?.ok_or_else(|| own.missing("name", name_wanted))?;
     let model = own.string("model", REWARD_MODEL_WANTED)?;
     let model = model.map(|text| context.reward_model(own, "model", &text)).transpose()?;
-    let judge = own.table("judge")?.map(|table| judge(&Section::new(table, &own.key("judge"), &[JUDGE_KEYS])?));
+    let judge =
+        own.table("judge")?.map(|table| judge(&Section::new(table, &own.key("judge"), &[JUDGE_KEYS])?, context));
     let reward = RewardWeight {
         name,
         weight: own.number("weight", &FINITE)?.unwrap_or(1.0),
@@ -157,6 +182,10 @@ fn reward(own: &Section<'_>, context: &Context<'_>) -> Result<RewardWeight, Reci
             format!("`{}`: {unknown}; any other name needs a `model`, a `command` or a `judge`", own.key("name"));
         return Err(own.conflict("name", message));
     }
+    if own.has("timeout_s") && reward.judge.as_ref().is_some_and(|j| j.model.is_some()) {
+        let message = format!("`{}`: what a judge of ours may take is `judge.max_tokens`", own.key("timeout_s"));
+        return Err(own.conflict("timeout_s", message));
+    }
     if own.has("normalise") && reward.model.is_none() {
         let message = format!("`{}` is for reward models; there is no `model` here", own.key("normalise"));
         return Err(own.conflict("normalise", message));
@@ -168,10 +197,33 @@ const NORMALISE: [(&str, Normalise); 3] =
     [("standard", Normalise::Standard), ("sigmoid", Normalise::Sigmoid), ("none", Normalise::None)];
 const REWARD_MODEL_WANTED: &str = "the name of an earlier reward_model stage, or the path of a reward model";
 
-fn judge(own: &Section<'_>) -> Result<JudgeSettings, RecipeError> {
+fn judge(own: &Section<'_>, context: &Context<'_>) -> Result<JudgeSettings, RecipeError> {
     let wanted = "an address such as \"http://localhost:8000/v1\"";
+    let model = own.string("model", "the name of an earlier stage, or the path of a model")?;
+    let model = model.map(|text| context.model(own, "model", &text)).transpose()?;
+    let endpoint = own.string("endpoint", wanted)?;
+    match (&endpoint, &model) {
+        (None, None) => return Err(own.missing("endpoint", "an address, or `model` for a model of ours")),
+        (Some(_), Some(_)) => {
+            let message = format!("`{}` and `{}` are two judges; keep one", own.key("endpoint"), own.key("model"));
+            return Err(own.conflict("model", message));
+        }
+        (Some(_), None) if own.has("precision") => {
+            let message = format!("`{}` is for a `model` of ours; an endpoint decides itself", own.key("precision"));
+            return Err(own.conflict("precision", message));
+        }
+        (None, Some(_)) => {
+            if let Some(key) = ["name", "key_env"].into_iter().find(|key| own.has(key)) {
+                let message = format!("`{}` is for an `endpoint`; there is none here", own.key(key));
+                return Err(own.conflict(key, message));
+            }
+        }
+        _ => {}
+    }
     let settings = JudgeSettings {
-        endpoint: own.string("endpoint", wanted)?.ok_or_else(|| own.missing("endpoint", wanted))?,
+        endpoint,
+        model,
+        precision: precision(own, &Precision::ALL)?,
         name: own.string("name", "the name of a model")?.unwrap_or_else(|| "default".to_owned()),
         key_env: own.string("key_env", "the name of an environment variable")?,
         kind: own

@@ -389,7 +389,7 @@ pub struct GrpoStage {
 impl GrpoStage {
     /// Every model it uses.
     pub(super) fn references(&self) -> impl Iterator<Item = &ModelRef> {
-        let rewards = self.rewards.iter().filter_map(|r| r.model.as_ref());
+        let rewards = self.rewards.iter().flat_map(RewardWeight::references);
         std::iter::once(&self.model).chain(&self.reference).chain(rewards)
     }
 
