@@ -7,6 +7,7 @@ use aha_model::cost::{
     GPUS, Gpu, KNOWN, Pace, Policy, Published, Shape, cache_bytes_per_token, flops, gpu, hours::implied_mfu, known,
     memory, published,
 };
+use aha_pipeline::recipe::{RawRecipe, work};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,6 +21,18 @@ use std::process::ExitCode;
 pub struct Args {
     /// A known name, a config.json, or a model's folder.
     model: PathBuf,
+    /// A recipe, by name or file, whose stages are counted with this model as every model of it [default: none]
+    #[arg(long, value_name = "NAME_OR_FILE")]
+    recipe: Option<String>,
+    /// A setting of the recipe, as for `aha run`; may be given many times.
+    #[arg(long, value_name = "KEY=VALUE", requires = "recipe")]
+    set: Vec<String>,
+    /// Tokens of a completion in the recipe [default: the longest that each stage allows]
+    #[arg(long, value_name = "N", value_parser = amount, requires = "recipe")]
+    completion_tokens: Option<f64>,
+    /// Share of the bf16 peak that is reached while sampling, which waits for memory, 0 to 1.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.05, value_parser = share)]
+    sampling_mfu: f64,
     /// Tokens to train on, for example 14.8e12 [default: none, no hours]
     #[arg(long, value_name = "N", value_parser = amount)]
     tokens: Option<f64>,
@@ -96,6 +109,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         let (text, value) = training(&shape, tokens, &args);
         output.text(text + "\n");
         object.insert("training".into(), value);
+    }
+    if let Some(name) = &args.recipe {
+        let (text, value) = recipe(&shape, name, &args)?;
+        output.text(text + "\n");
+        object.insert("recipe".into(), value);
     }
     if let Some(run) = published {
         let (text, value) = compare(&shape, &run, args.gpu.bf16_tflops);
@@ -275,6 +293,66 @@ fn training(shape: &Shape, tokens: f64, args: &Args) -> (String, Value) {
         "mfu": mfu, "days": days, "dollars": dollars, "formula": pace.formula(tokens, per_token),
     });
     (left(&rows), value)
+}
+
+/// What every stage of a recipe costs.
+fn recipe(shape: &Shape, name: &str, args: &Args) -> anyhow::Result<(String, Value)> {
+    let mut raw = RawRecipe::open(name)?;
+    args.set.iter().try_for_each(|set| raw.set(set))?;
+    raw.give_missing();
+    let recipe = raw.resolve()?;
+    let f = flops(shape, args.sequence_length);
+    let peak = args.gpu.bf16_tflops * 1e12;
+    let training = match args.tokens_per_second {
+        Some(rate) => Pace::TokensPerSecond(rate),
+        None => Pace::Utilisation { mfu: args.mfu, peak },
+    };
+    let sampling = Pace::Utilisation { mfu: args.sampling_mfu, peak };
+    let scoring = Pace::Utilisation { mfu: args.mfu, peak };
+    let heading = ["stage", "kind", "sampled", "trained", "scored", "GPU-hours", "dollars"];
+    let mut rows = vec![heading.map(str::to_owned).to_vec()];
+    let line = |name: &str, kind: &str, tokens: [f64; 3], hours: f64| {
+        let shown = tokens.map(|n| if n > 0.0 { short(n) } else { "-".to_owned() });
+        let dollars = format!("${:.2}", hours * args.price);
+        [vec![name.to_owned(), kind.to_owned()], shown.to_vec(), vec![format!("{hours:.3}"), dollars]].concat()
+    };
+    let (mut sums, mut whole, mut stages, mut uncounted) = ([0.0; 3], 0.0, Vec::new(), Vec::new());
+    for w in work(&recipe, args.completion_tokens) {
+        let tokens = [w.sampled, w.trained, w.scored];
+        let hours = sampling.gpu_hours(w.sampled, f.forward())
+            + training.gpu_hours(w.trained, f.training())
+            + scoring.gpu_hours(w.scored, f.forward());
+        rows.push(line(&w.stage, &w.kind, tokens, hours));
+        sums.iter_mut().zip(tokens).for_each(|(sum, t)| *sum += t);
+        whole += hours;
+        stages.push(json!({
+            "name": w.stage, "kind": w.kind, "sampled": w.sampled, "trained": w.trained, "scored": w.scored,
+            "gpu_hours": hours, "dollars": hours * args.price,
+        }));
+        uncounted.extend(w.uncounted.into_iter().filter(|file| !file.is_empty()));
+    }
+    rows.push(line("all", "", sums, whole));
+    uncounted.sort_unstable();
+    uncounted.dedup();
+    let mut notes = format!(
+        "(tokens from above: completions {}; hours: 2 x, 6 x and 2 x parameters a token at {} of the peak while sampling and {} while \
+training and scoring; {:.2} days on {} {})",
+        args.completion_tokens.map_or("as long as allowed".to_owned(), |n| format!("of {n} tokens")),
+        args.sampling_mfu,
+        args.tokens_per_second.map_or(args.mfu.to_string(), |rate| format!("{rate} tokens/s")),
+        whole / args.gpus as f64 / 24.0,
+        args.gpus,
+        args.gpu.name,
+    );
+    if !uncounted.is_empty() {
+        notes += &format!("\n(not there, so not counted: {})", uncounted.join(", "));
+    }
+    let value = json!({
+        "name": recipe.name, "stages": stages, "sampled": sums[0], "trained": sums[1], "scored": sums[2],
+        "gpu": args.gpu.name, "gpus": args.gpus, "gpu_hours": whole, "dollars": whole * args.price,
+        "not_counted": uncounted,
+    });
+    Ok((format!("{}\n{notes}", table(&rows)), value))
 }
 
 /// The published training beside the same from its stated inputs.

@@ -169,7 +169,10 @@ fn run_folder(path: &Path, output: Output) -> anyhow::Result<()> {
 }
 
 fn recipe(name: &str, output: Output) -> anyhow::Result<()> {
-    let recipe = RawRecipe::open(name)?.resolve()?;
+    let mut raw = RawRecipe::open(name)?;
+    // Looked at before it is run: `./base` stands where a base has to be given.
+    raw.give_missing();
+    let recipe = raw.resolve()?;
     output.text(recipe.to_toml()?.trim_end());
     let mut object = serde_json::to_value(&recipe)?;
     object["kind"] = "recipe".into();

@@ -110,8 +110,11 @@ fn recipes_are_listed_and_inspected() {
     let json = aha(&["recipes", "--json"]).json();
     assert_eq!(json["recipes"][0]["name"], "mini-zero");
     assert_eq!(json["recipes"][0]["stages"][0], "corpus");
+    let r1 = json["recipes"].as_array().unwrap().iter().find(|r| r["name"] == "r1").unwrap();
+    assert!(r1["parameters"]["base"].as_str().unwrap().starts_with("<the model"), "{r1}");
     let json = aha(&["inspect", "mini-zero", "--json"]).json();
     assert_eq!((json["kind"].as_str(), json["stage"][0]["kind"].as_str()), (Some("recipe"), Some("corpus")));
+    assert!(aha(&["inspect", "r1"]).stdout.contains("\"./base\""));
     let said = aha(&["inspect", "mini-zero"]);
     assert!(said.stdout.contains("documents_for_tokenizer"), "{}", said.stdout);
 }

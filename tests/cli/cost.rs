@@ -54,3 +54,26 @@ fn folders_files_and_mistakes() {
     aha(&["cost", "llama-3.1-8b", "--gpu", "abacus"]).fails(2, &["abacus", "h100"]);
     aha(&["cost", "llama-3.1-8b", "--mfu", "0.3", "--tokens-per-second", "10"]).fails(2, &["--mfu"]);
 }
+
+#[test]
+fn a_recipe_is_counted_stage_by_stage() {
+    let args = ["cost", "qwen2.5-0.5b", "--recipe", "r1", "--completion-tokens", "500", "--gpu", "h100"];
+    let said = aha(&args);
+    for word in ["student-distilled", "rm-safety", "not there, so not counted: ./data/"] {
+        assert!(said.stdout.contains(word), "{word}: {}", said.stdout);
+    }
+    let v = aha(&[&args[..], &["--json"]].concat()).json();
+    let stages = v["recipe"]["stages"].as_array().unwrap();
+    let zero = stages.iter().find(|s| s["name"] == "zero").unwrap();
+    // 200 steps of 32 x 16 completions.
+    assert_eq!(zero["sampled"], 200.0 * 512.0 * 500.0);
+    assert_eq!((&zero["trained"], &zero["scored"]), (&zero["sampled"], &zero["sampled"]));
+    let sum: f64 = stages.iter().map(|s| s["gpu_hours"].as_f64().unwrap()).sum();
+    assert!((v["recipe"]["gpu_hours"].as_f64().unwrap() - sum).abs() < 1e-9 && sum > 0.0);
+    let more = aha(&[&args[..], &["--set", "steps=400", "--json"]].concat()).json();
+    let more = more["recipe"]["stages"].as_array().unwrap().iter().find(|s| s["name"] == "zero").unwrap().clone();
+    assert_eq!(more["sampled"].as_f64().unwrap(), 2.0 * zero["sampled"].as_f64().unwrap());
+    aha(&["cost", "qwen2.5-0.5b", "--recipe", "r2"]).fails(1, &["r2", "r1"]);
+    aha(&["cost", "qwen2.5-0.5b", "--set", "steps=1"]).fails(2, &["--recipe"]);
+    aha(&["run", "r1", "--dry-run"]).fails(1, &["`base` has to be given", "--set base="]);
+}

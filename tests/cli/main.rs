@@ -21,3 +21,4 @@ mod runs;
 mod sft;
 mod support;
 mod tables;
+mod whole;

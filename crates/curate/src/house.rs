@@ -25,6 +25,10 @@ pub fn house_text(candidate: &Candidate, settings: &Shape) -> Result<String, Rea
         let house = if prefilled { format!("{THINK_OPEN}{house}") } else { house };
         return Ok(if settings.boxed { boxed(candidate, house) } else { house });
     }
+    let tags = [THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE];
+    if settings.unthinking && !prefilled && candidate.sampling.is_none() && !tags.iter().any(|tag| text.contains(tag)) {
+        return Ok(format!("{THINK_OPEN}{THINK_CLOSE}{}", text.trim()));
+    }
     if !r1_shape(text, prefilled) {
         return Err(misshapen(text, prefilled));
     }
@@ -96,8 +100,22 @@ mod tests {
         assert_eq!(house_text(&row, &Shape::default()).unwrap(), "<think>3+4=7</think>7");
         row.completion = "3+4=7</think><answer>7</answer>".into();
         assert_eq!(house_text(&row, &Shape::default()).unwrap(), "<think>3+4=7</think>The answer is 7");
-        let off = Shape { rewrite: false, boxed: true };
+        let off = Shape { rewrite: false, ..Shape::default() };
         assert_eq!(house_text(&row, &off).unwrap_err().kind, "R1-Zero's format");
+    }
+
+    #[test]
+    fn answers_of_files_may_need_no_thinking() {
+        let settings = Shape { unthinking: true, ..Shape::default() };
+        let mut row = sum(3, 4, "It is 7.\n");
+        assert_eq!(house_text(&row, &settings).unwrap(), "<think></think>It is 7.");
+        assert_eq!(house_text(&row, &Shape::default()).unwrap_err().kind, "thinking not closed");
+        // Half a thought is a fault, and so is a sample without one.
+        row.completion = "<think>It is 7.".into();
+        assert!(house_text(&row, &settings).is_err());
+        row.completion = "It is 7.".into();
+        row.sampling = Some(crate::Sampling { temperature: 1.0, top_p: 1.0, max_new_tokens: 9 });
+        assert!(house_text(&row, &settings).is_err());
     }
 
     #[test]

@@ -62,6 +62,10 @@ pub struct Shape {
     pub rewrite: bool,
     /// Put answers in mathematics into a box when rewriting.
     pub boxed: bool,
+    /// Give rows of files that have no think tags an empty thought: simple requests need no thinking. Samples of a model are never
+    /// mended like that.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unthinking: bool,
 }
 
 /// What happens where no rule can judge.
@@ -237,7 +241,7 @@ impl Default for Settings {
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { rewrite: true, boxed: true }
+        Self { rewrite: true, boxed: true, unthinking: false }
     }
 }
 

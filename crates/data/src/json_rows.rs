@@ -40,3 +40,11 @@ fn text(path: &Path) -> std::io::Result<String> {
     flate2::read::MultiGzDecoder::new(std::fs::File::open(path)?).read_to_string(&mut text)?;
     Ok(text)
 }
+
+/// How many rows a file has.
+///
+/// # Errors
+/// As for whoever reads them: a file that cannot be read, a line that is no JSON, no rows.
+pub fn count_rows(path: &Path) -> Result<usize, DataError> {
+    read(path).map(|rows| rows.len())
+}

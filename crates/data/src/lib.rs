@@ -18,6 +18,7 @@ pub mod topk;
 
 pub use conversation::Example;
 pub use error::DataError;
+pub use json_rows::count_rows;
 pub use mixture::{Mixture, Origin};
 pub use pack::pack;
 pub use requests::RequestRows;

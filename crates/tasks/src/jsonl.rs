@@ -1,4 +1,4 @@
-//! Tasks from JSON Lines files: one object per line with a question and its answer.
+//! Tasks from JSON Lines or CSV files: one object per line with a question and its answer.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -210,6 +210,9 @@ fn read_file(name: &str, part: &str, path: &Path, row: ReadRow<'_>) -> Result<Ve
         return Err(at(1, "is packed; unpack it first: gzip -d FILE".to_owned()));
     }
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv")) {
+        return read_csv(name, part, path, bytes, row);
+    }
     let list: Vec<Box<RawValue>>;
     let texts: Vec<&[u8]> = if bytes.trim_ascii_start().starts_with(b"[") {
         list = serde_json::from_slice(bytes).map_err(|e| at(e.line(), format!("not a list of rows: {e}")))?;
@@ -231,17 +234,51 @@ fn read_file(name: &str, part: &str, path: &Path, row: ReadRow<'_>) -> Result<Ve
     Ok(rows)
 }
 
+/// The rows of a table whose first line names its columns; all values are texts.
+fn read_csv(name: &str, part: &str, path: &Path, bytes: &[u8], row: ReadRow<'_>) -> Result<Vec<Problem>, TaskError> {
+    let at = |line: u64, problem: String| TaskError::Line { path: path.to_owned(), line: line as usize, problem };
+    let mut reader = csv::Reader::from_reader(bytes);
+    let bad = |e: &csv::Error| {
+        at(e.position().map_or(1, csv::Position::line), format!("not a table of comma-separated values: {e}"))
+    };
+    let columns = reader.headers().map_err(|e| bad(&e))?.clone();
+    let mut rows = Vec::new();
+    for (i, record) in reader.records().enumerate() {
+        let record = record.map_err(|e| bad(&e))?;
+        let line = record.position().map_or(i as u64 + 2, csv::Position::line);
+        let object: Map<String, Value> =
+            columns.iter().zip(&record).map(|(key, value)| (key.to_owned(), Value::from(value))).collect();
+        let text = Value::Object(object).to_string();
+        rows.push(row(name, format!("{name}/{part}/{}", i + 1), text.as_bytes()).map_err(|p| at(line, p))?);
+    }
+    if rows.is_empty() {
+        return Err(no_rows(name, path.to_owned()));
+    }
+    Ok(rows)
+}
+
 fn no_rows(name: &str, path: PathBuf) -> TaskError {
     TaskError::Option { task: name.to_owned(), problem: format!("{} holds no problems; it is empty", path.display()) }
 }
 
-fn read_row(name: &str, id: String, line: &[u8], reference: ReadReference) -> Result<Problem, String> {
+/// The fields of a row.
+pub(crate) fn object(line: &[u8], like: &str) -> Result<Map<String, Value>, String> {
     let text =
         std::str::from_utf8(line).map_err(|e| format!("not UTF-8 (byte {} of the line)", e.valid_up_to() + 1))?;
-    let value: Value = serde_json::from_str(text).map_err(|e| format!("not JSON: {}", without_position(&e)))?;
-    let Value::Object(mut columns) = value else {
-        return Err(format!("expected an object like {{\"question\": ..., \"answer\": ...}}, found {}", kind(&value)));
-    };
+    match serde_json::from_str(text).map_err(|e| format!("not JSON: {}", without_position(&e)))? {
+        Value::Object(columns) => Ok(columns),
+        other => Err(format!("expected an object like {like}, found {}", kind(&other))),
+    }
+}
+
+/// The language of a question; what is not Chinese counts as English.
+pub(crate) fn language_of(question: &str) -> Language {
+    let chinese = language_consistency(question, Language::Chinese).is_some_and(|share| share > 0.5);
+    if chinese { Language::Chinese } else { Language::English }
+}
+
+fn read_row(name: &str, id: String, line: &[u8], reference: ReadReference) -> Result<Problem, String> {
+    let mut columns = object(line, "{\"question\": ..., \"answer\": ...}")?;
     let Some(field) = QUESTION_FIELDS.into_iter().find(|f| columns.contains_key(*f)) else {
         return Err(format!("no \"question\" field (nor \"prompt\" or \"problem\"); it has {}", names(&columns)));
     };
@@ -260,8 +297,7 @@ fn read_row(name: &str, id: String, line: &[u8], reference: ReadReference) -> Re
         other => return Err(format!("\"{field}\" must be text, found {}", kind(&other.unwrap_or_default()))),
     };
     let family = columns.get("family").and_then(Value::as_str).unwrap_or(name).to_owned();
-    let chinese = language_consistency(&question, Language::Chinese).is_some_and(|share| share > 0.5);
-    let language = if chinese { Language::Chinese } else { Language::English };
+    let language = language_of(&question);
     Ok(Problem { id, family, language, question, reference, columns })
 }
 

@@ -6,8 +6,9 @@ use crate::code::{self, CodeTask};
 use crate::jsonl::Jsonl;
 use crate::judge::{AnswerPlace, JudgeOptions};
 use crate::mini::{Family, MiniTask, Topic};
+use crate::mix::{self, Mix, PartOptions};
 use crate::needle::{self, NeedleOptions, NeedleTask};
-use crate::{Task, TaskError, gsm8k};
+use crate::{Task, TaskError, gsm8k, requests};
 
 /// Share of Chinese questions in the miniature world unless the recipe says otherwise.
 const CHINESE: f64 = 0.25;
@@ -39,10 +40,12 @@ pub struct TaskOptions {
     pub depths: Option<Vec<f64>>,
     /// Bytes of hay per token, for `needle`; an evaluation measures it with the model's tokenizer.
     pub bytes_per_token: Option<f64>,
-    /// Processor time of a program in milliseconds, for `humaneval`, `mbpp` and `code`; 4000 unless given.
+    /// Processor time of a program in milliseconds, for `humaneval` and `mbpp` (10,000 unless given) and `code` (4,000).
     pub time_ms: Option<u64>,
     /// Memory of a program in MB, for the same; 512 unless given.
     pub memory_mb: Option<u64>,
+    /// Tasks and their shares, for `mix`.
+    pub parts: Option<Vec<PartOptions>>,
     /// The Python that runs programs, for the same; the first `python3` in PATH unless given.
     pub python: Option<PathBuf>,
 }
@@ -90,16 +93,17 @@ fn mini_topics(name: &str) -> Vec<Topic> {
 /// Every name [`open_task`] knows.
 pub fn task_names() -> Vec<&'static str> {
     let families = Family::ALL.into_iter().map(Family::name);
-    MINI.into_iter().chain([needle::NAME, gsm8k::NAME, "jsonl"]).chain(code::NAMES).chain(families).collect()
+    let files = [gsm8k::NAME, "jsonl", requests::PROMPTS, requests::SAFETY];
+    MINI.into_iter().chain([needle::NAME, mix::NAME]).chain(files).chain(code::NAMES).chain(families).collect()
 }
 
 /// Whether a task has its problems from files.
 pub fn reads_files(name: &str) -> bool {
-    name == gsm8k::NAME || name == "jsonl" || code::NAMES.contains(&name)
+    [gsm8k::NAME, "jsonl", requests::PROMPTS, requests::SAFETY].contains(&name) || code::NAMES.contains(&name)
 }
 
 /// Opens a task: `mini` (the generated puzzles together), one of its families, `mini-code`, `mini-general`, `mini-r1` (all
-/// three), `needle`, `gsm8k`, `jsonl`, or of code judged by tests `humaneval`, `mbpp` and `code`.
+/// three), `needle`, `gsm8k`, `jsonl`, `prompts`, `safety`, of code judged by tests `humaneval`, `mbpp` and `code`, or a `mix` of these.
 ///
 /// # Errors
 /// An unknown name (the nearest known one comes first in the message), a setting that is missing, wrong or of no use to the
@@ -107,6 +111,12 @@ pub fn reads_files(name: &str) -> bool {
 pub fn open_task(name: &str, seed: u64, options: &TaskOptions) -> Result<Box<dyn Task>, TaskError> {
     let judge =
         |place| JudgeOptions { place: options.place.unwrap_or(place), prefilled_think: options.prefilled_think };
+    if name == mix::NAME {
+        return mixed(options, seed);
+    }
+    if options.parts.is_some() {
+        return refuse(name, "takes no parts; they belong to \"mix\"".to_owned());
+    }
     if name == needle::NAME {
         return needle(options, seed, judge(AnswerPlace::Lenient));
     }
@@ -137,6 +147,11 @@ pub fn open_task(name: &str, seed: u64, options: &TaskOptions) -> Result<Box<dyn
     }
     let (train, eval) = files(name, options)?;
     let (train, eval, judge) = (train.as_deref(), eval.as_deref(), judge(AnswerPlace::Lenient));
+    if name == requests::PROMPTS || name == requests::SAFETY {
+        // Such requests are answered with whole texts, so what follows the thinking is the answer.
+        let judge = JudgeOptions { place: options.place.unwrap_or(AnswerPlace::Summary), ..judge };
+        return Ok(Box::new(requests::open(name, train, eval, seed, judge)?));
+    }
     if is_code {
         return Ok(Box::new(CodeTask::open(name, train, eval, seed, judge, options)?));
     }
@@ -149,6 +164,24 @@ pub fn open_task(name: &str, seed: u64, options: &TaskOptions) -> Result<Box<dyn
 
 fn refuse<T>(task: &str, problem: String) -> Result<T, TaskError> {
     Err(TaskError::Option { task: task.to_owned(), problem })
+}
+
+/// Several tasks, each with its own options.
+fn mixed(options: &TaskOptions, seed: u64) -> Result<Box<dyn Task>, TaskError> {
+    let own = TaskOptions { parts: options.parts.clone(), ..TaskOptions::default() };
+    if *options != own {
+        return refuse(mix::NAME, "takes parts alone; all else belongs to the task_options of a part".to_owned());
+    }
+    let Some(parts) = &options.parts else {
+        return refuse(mix::NAME, "needs parts = [{ task = ..., share = ..., task_options = ... }, ...]".to_owned());
+    };
+    let open = |part: &PartOptions| {
+        if part.task == mix::NAME {
+            return refuse(mix::NAME, "cannot be a part of itself".to_owned());
+        }
+        Ok((open_task(&part.task, seed, &part.task_options)?, part.share))
+    };
+    Ok(Box::new(Mix::new(parts.iter().map(open).collect::<Result<_, _>>()?)?))
 }
 
 /// The needle task with its lengths and depths.

@@ -6,6 +6,7 @@ use aha_curate::CurateError;
 use serde::{Deserialize, Serialize};
 
 use super::error::{Origin, RecipeError};
+use super::keys::task_files;
 use super::raw::{Table, Value};
 use super::resolve::Context;
 use super::section::{NUCLEUS, POSITIVE, Section};
@@ -111,7 +112,7 @@ impl CurationStage {
     /// Files and folders outside the run that it reads, each once.
     pub(super) fn external_inputs(&self) -> Vec<&str> {
         let references = [Some(&self.model), self.few_shot.as_ref()].into_iter().flatten().filter_map(ModelRef::path);
-        let options = ["data", "eval_data"].iter().filter_map(|key| self.task_options.get(*key)?.as_str());
+        let options = task_files(&self.task_options);
         let files = self.against.iter().chain(&self.rows).map(String::as_str);
         let mut paths: Vec<&str> = references.chain(options).chain(files).collect();
         paths.sort_unstable();

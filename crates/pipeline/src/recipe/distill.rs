@@ -5,6 +5,7 @@
 use serde::Serialize;
 
 use super::error::RecipeError;
+use super::keys::task_files;
 use super::raw::Table;
 use super::resolve::Context;
 use super::section::{BELOW_ONE, NOT_NEGATIVE, POSITIVE, SHARE, Section};
@@ -217,8 +218,7 @@ impl DistillStage {
         if let Some(Teacher::Traces(path)) = &self.teacher {
             paths.push(path);
         }
-        let options = self.problems.as_ref().map(|p| &p.task_options);
-        paths.extend(["data", "eval_data"].iter().filter_map(|key| options?.get(*key)?.as_str()));
+        paths.extend(self.problems.iter().flat_map(|p| task_files(&p.task_options)));
         paths.sort_unstable();
         paths.dedup();
         paths

@@ -5,6 +5,7 @@ const EMBEDDED: &[(&str, &str)] = &[
     ("mini-zero", include_str!("../../recipes/mini-zero.toml")),
     ("mini-zero-dense", include_str!("../../recipes/mini-zero-dense.toml")),
     ("mini-r1", include_str!("../../recipes/mini-r1.toml")),
+    ("r1", include_str!("../../recipes/r1.toml")),
     ("mini-long", include_str!("../../recipes/mini-long.toml")),
 ];
 

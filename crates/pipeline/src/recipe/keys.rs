@@ -147,3 +147,11 @@ pub(crate) const EVAL_KEYS: &[&str] = &[
     "precision",
     "speculative_decoding",
 ];
+
+/// Files that a task's options name, those of its parts among them.
+pub(super) fn task_files(options: &toml::Table) -> Vec<&str> {
+    let own = ["data", "eval_data"].into_iter().filter_map(|key| options.get(key)?.as_str());
+    let parts = options.get("parts").and_then(toml::Value::as_array).into_iter().flatten();
+    let parts = parts.filter_map(|part| part.get("task_options")?.as_table()).flat_map(task_files);
+    own.chain(parts).collect()
+}

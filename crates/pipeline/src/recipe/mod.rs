@@ -28,6 +28,7 @@ mod nearest;
 mod optimizer;
 mod overrides;
 mod packing;
+mod parameters;
 mod plan;
 mod precision;
 mod raw;
@@ -40,6 +41,7 @@ mod sft;
 mod stage;
 mod table;
 mod training;
+mod work;
 
 use serde::Serialize;
 
@@ -55,6 +57,7 @@ pub use keys::{CORPUS_KEYS, PROMPT_STYLES};
 pub use lora::LoraSettings;
 pub use optimizer::{MuonSettings, OptimizerSettings, TailSettings};
 pub use packing::PackingSettings;
+pub use parameters::Outline;
 pub use plan::{PlannedStage, StageAction, plan, plan_with_files, stage_hash, stage_hashes};
 pub use raw::RawRecipe;
 pub use reward_model::RewardModelStage;
@@ -66,6 +69,7 @@ pub use stage::{
 };
 pub use table::TableStage;
 pub use training::TrainingSettings;
+pub use work::{Work, work};
 
 /// A recipe as resolved: complete and checked.
 #[derive(Clone, Debug, PartialEq, Serialize)]

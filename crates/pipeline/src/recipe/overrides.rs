@@ -1,7 +1,7 @@
 //! `--set a.b=c` and the flags of one-stage commands: values put over what a recipe says.
 //!
-//! The first word of a key is a stage's name, or one of the recipe's own keys (`seed`, `name`, `description`). Further
-//! words go into tables; elements of a list of tables are addressed by their `name` or by their number from 0
+//! The first word of a key is a stage's name, or one of the recipe's own keys (`seed`, `name`, `description`). A word alone may
+//! also be one of the recipe's parameters (`base=DIR`). Further words go into tables; elements of a list of tables are addressed by their `name` or by their number from 0
 //! (`zero.rewards.format.weight=0.2`). Whether the key exists is decided later, where all keys are checked.
 
 use super::error::{Origin, RecipeError};
@@ -9,7 +9,7 @@ use super::nearest;
 use super::raw::{Node, RawRecipe, Table, Value, flag_value};
 
 /// The recipe's own keys that can be set; `stage` is the list of stages.
-pub(crate) const RECIPE_KEYS: [&str; 4] = ["name", "description", "seed", "stage"];
+pub(crate) const RECIPE_KEYS: [&str; 5] = ["name", "description", "seed", "parameters", "stage"];
 
 impl RawRecipe {
     /// Applies one `--set KEY=VALUE`.
@@ -45,11 +45,19 @@ impl RawRecipe {
         if words[0] != "stage" && RECIPE_KEYS.contains(&words[0]) {
             return insert(&mut self.root, &words, node, &bad);
         }
+        if let [word] = words[..]
+            && let Some(parameter) = self.parameter_mut(word)
+        {
+            *parameter = node;
+            return Ok(());
+        }
+        let parameters = self.parameter_names();
         let mut stages = self.stages_mut();
         let names: Vec<String> = stages.iter().filter_map(|(name, _)| name.clone()).collect();
         let Some((_, table)) = stages.iter_mut().find(|(name, _)| name.as_deref() == Some(words[0])) else {
             let mut candidates: Vec<&str> = names.iter().map(String::as_str).collect();
-            candidates.extend(RECIPE_KEYS.iter().filter(|&&key| key != "stage"));
+            candidates.extend(RECIPE_KEYS.iter().filter(|&&key| key != "stage" && key != "parameters"));
+            candidates.extend(parameters.iter().map(String::as_str));
             let hint = nearest::hint(words[0], &candidates, "a key begins with one of");
             return Err(bad(format!("there is no stage `{}`; {hint}", words[0])));
         };

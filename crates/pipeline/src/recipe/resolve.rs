@@ -29,7 +29,8 @@ impl RawRecipe {
     /// # Errors
     /// The first thing that is wrong, with its place.
     pub fn resolve(&self) -> Result<Recipe, RecipeError> {
-        let top = Section::new(&self.root, "", &[&RECIPE_KEYS])?;
+        let root = self.filled()?;
+        let top = Section::new(&root, "", &[&RECIPE_KEYS])?;
         let name = top.string("name", NAME_WANTED)?.ok_or_else(|| top.missing("name", NAME_WANTED))?;
         if !is_name(&name) {
             return Err(top.wrong("name", NAME_WANTED));

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::corpus::CorpusStage;
 use super::curation::CurationStage;
 use super::distill::DistillStage;
+use super::keys::task_files;
 use super::lora::LoraSettings;
 pub use super::model_ref::ModelRef;
 use super::optimizer::OptimizerSettings;
@@ -200,7 +201,7 @@ impl Stage {
             _ => None,
         };
         for options in std::iter::once(options).chain(later) {
-            paths.extend(["data", "eval_data"].iter().filter_map(|key| options.get(*key)?.as_str()));
+            paths.extend(task_files(options));
         }
         paths.sort_unstable();
         paths.dedup();

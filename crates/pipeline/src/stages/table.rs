@@ -62,7 +62,7 @@ pub(crate) fn run(context: &mut Context, name: &str, s: &TableStage) -> Result<S
     let note = "The same student, taught by the kept samples of the reasoning checkpoint or trained by reinforcement learning alone.";
     let others = [
         ("Distillation and reinforcement learning", note, &s.students),
-        ("The language reward", "The reasoning stage with and without the reward for one language.", &s.ablation),
+        ("The language reward", "Reinforcement learning with and without the reward for one language.", &s.ablation),
         ("Prompting", "One checkpoint, asked as it was trained and after worked examples.", &s.prompting),
     ];
     for (title, note, labels) in others.into_iter().filter(|(.., labels)| !labels.is_empty()) {

@@ -209,7 +209,9 @@ fn embedded_recipes_are_valid() {
     let names: Vec<_> = list_embedded().collect();
     assert_eq!(names[0], "mini-zero", "the default comes first");
     for name in names {
-        assert_eq!(Recipe::embedded(name).unwrap().name, name);
+        let mut raw = RawRecipe::embedded(name).unwrap();
+        raw.give_missing();
+        assert_eq!(raw.resolve().unwrap().name, name);
     }
     let mini = Recipe::embedded("mini-zero").unwrap();
     let zero = grpo(&mini);
@@ -458,4 +460,60 @@ fn plans_say_what_runs() {
     finished.remove("measure");
     finished.insert("unrelated".into(), "0".into());
     assert_eq!(actions(&base, &finished), [StageAction::Keep, StageAction::Keep, StageAction::Keep, StageAction::Run]);
+}
+
+/// A recipe whose base has to be given and whose steps may be.
+fn with_parameters() -> RawRecipe {
+    let head = "[parameters]\nbase = { wanted = \"a model\" }\nother = \"${base}\"\nsteps = 10\n\n[[stage]]\nname = \"zero\"\nkind = \"grpo\"\n";
+    let rest = "model = \"${base}\"\nreference = \"${other}/x\"\ntask = \"mini\"\nsteps = \"${steps}\"\nmax_completion_length = 64\n";
+    RawRecipe::parse(&format!("name = \"p\"\n{head}{rest}"), "p.toml").unwrap()
+}
+
+#[test]
+fn parameters_are_given_once_and_stand_where_they_are_named() {
+    let message = |raw: &RawRecipe| raw.resolve().unwrap_err().to_string();
+    let raw = with_parameters();
+    assert!(message(&raw).starts_with("p.toml:3: the parameter `base` has to be given, `--set base=...`: a model"));
+    let mut given = raw.clone();
+    given.set("base=./m.gguf").unwrap();
+    let recipe = given.resolve().unwrap();
+    let zero = grpo(&recipe);
+    assert_eq!((zero.model.to_string(), zero.steps), ("./m.gguf".to_owned(), 10));
+    assert_eq!(zero.reference.as_ref().unwrap().to_string(), "./m.gguf/x");
+    // What is written for a run has no parameters left and means the same.
+    let text = recipe.to_toml().unwrap();
+    assert!(!text.contains("parameters") && !text.contains("${"), "{text}");
+    assert_eq!(RawRecipe::parse(&text, "r").unwrap().resolve().unwrap(), recipe);
+    given.set("steps=3").unwrap();
+    given.set("other=./b").unwrap();
+    let recipe = given.resolve().unwrap();
+    assert_eq!((grpo(&recipe).steps, grpo(&recipe).reference.as_ref().unwrap().to_string()), (3, "./b/x".to_owned()));
+    given.set("steps=many").unwrap();
+    assert!(message(&given).contains("zero.steps"), "{}", message(&given));
+    let wrong = raw.clone().set("bose=./m").unwrap_err().to_string();
+    assert!(wrong.contains("did you mean `base`"), "{wrong}");
+    let outline = raw.clone().outline();
+    assert_eq!(outline.parameters[0], ("base".to_owned(), "<a model>".to_owned()));
+    assert_eq!((outline.stages, outline.parameters[2].1.as_str()), (vec!["zero".to_owned()], "10"));
+    let parse = |head: &str| message(&RawRecipe::parse(&format!("{head}\n{SMALL}"), "x.toml").unwrap());
+    assert!(parse("parameters = 3").contains("not a table"));
+    assert!(parse("parameters = { Base = 3 }").contains("lower-case"));
+    assert!(parse("parameters = { base = { text = \"x\" } }").contains("wanted"));
+    assert!(parse("parameters = { a = 1, b = \"${c}\" }").contains("there is no parameter `c`"));
+}
+
+#[test]
+fn work_is_what_the_settings_say() {
+    let recipe = small();
+    let all = aha_pipeline::recipe::work(&recipe, None);
+    let of = |name: &str| all.iter().find(|w| w.stage == name).map(|w| (w.sampled, w.trained, w.scored));
+    let zero = grpo(&recipe);
+    let tokens = zero.steps as f64 * (zero.num_prompts * zero.num_generations) as f64 * 64.0;
+    assert_eq!(of("base"), Some((0.0, 20.0 * 512.0, 0.0)));
+    assert_eq!(of("zero"), Some((tokens, tokens * zero.num_iterations as f64, tokens)));
+    assert_eq!(of("corpus"), None);
+    let StageSettings::Eval(eval) = &recipe.stages[3].settings else { panic!() };
+    assert_eq!(of("measure"), Some(((2 * eval.problems * (eval.samples + 1)) as f64 * 64.0, 0.0, 0.0)));
+    let shorter = aha_pipeline::recipe::work(&recipe, Some(16.0));
+    assert_eq!(shorter[1].sampled, tokens / 4.0);
 }
