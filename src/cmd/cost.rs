@@ -94,6 +94,7 @@ fn gpu_name(text: &str) -> Result<Gpu, String> {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let output = Output::new(args.json);
     let (shape, published) = open(&args.model)?;
+    let counted = args.recipe.as_ref().map(|name| recipe(&shape, name, &args)).transpose()?;
     let mut object = serde_json::Map::new();
     object.insert("model".into(), json!(args.model.display().to_string()));
     object.insert("model_type".into(), json!(shape.family));
@@ -110,8 +111,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         output.text(text + "\n");
         object.insert("training".into(), value);
     }
-    if let Some(name) = &args.recipe {
-        let (text, value) = recipe(&shape, name, &args)?;
+    if let Some((text, value)) = counted {
         output.text(text + "\n");
         object.insert("recipe".into(), value);
     }

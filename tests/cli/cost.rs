@@ -73,7 +73,7 @@ fn a_recipe_is_counted_stage_by_stage() {
     let more = aha(&[&args[..], &["--set", "steps=400", "--json"]].concat()).json();
     let more = more["recipe"]["stages"].as_array().unwrap().iter().find(|s| s["name"] == "zero").unwrap().clone();
     assert_eq!(more["sampled"].as_f64().unwrap(), 2.0 * zero["sampled"].as_f64().unwrap());
-    aha(&["cost", "qwen2.5-0.5b", "--recipe", "r2"]).fails(1, &["r2", "r1"]);
+    aha(&["cost", "qwen2.5-0.5b", "--recipe", "r2"]).fails(2, &["r2", "r1"]);
     aha(&["cost", "qwen2.5-0.5b", "--set", "steps=1"]).fails(2, &["--recipe"]);
     aha(&["run", "r1", "--dry-run"]).fails(1, &["`base` has to be given", "--set base="]);
 }

@@ -380,7 +380,7 @@ fn recipes_that_are_not_there() {
     );
     assert_eq!(
         RawRecipe::open("no/such/file.toml").unwrap_err().to_string(),
-        "there is no recipe `no/such/file.toml`: no file of that name, and no embedded one; the embedded recipes: `mini-zero`, `mini-zero-dense`, `mini-r1`, `mini-long`"
+        "there is no recipe `no/such/file.toml`: no file of that name, and no embedded one; the embedded recipes: `mini-zero`, `mini-zero-dense`, `mini-r1`, `r1`, `mini-long`"
     );
     assert!(Recipe::embedded("zero").is_err());
     let folder = env!("CARGO_MANIFEST_DIR");
