@@ -18,9 +18,9 @@ type Slot = Arc<Mutex<Option<Result<Reply, ChatError>>>>;
 
 /// A language model as a [`Chat`].
 pub struct OwnJudge {
+    path: String,
+    /// Path, precision and state of the files: what is known of one state says nothing about another.
     name: String,
-    /// Name, precision and state of the files: what is known of one state says nothing about another.
-    version: String,
     prompter: Prompter,
     decoder: Decoder,
     /// Questions that nobody answers yet.
@@ -37,8 +37,8 @@ impl OwnJudge {
     pub fn open(path: &Path, precision: Precision) -> Result<Self, PipelineError> {
         let model = OpenModel::open(path)?;
         Ok(OwnJudge {
-            name: path.display().to_string(),
-            version: version(path, precision)?,
+            path: path.display().to_string(),
+            name: name(path, precision)?,
             prompter: model.prompter(None, None, None)?,
             decoder: model.decoder(precision)?,
             waiting: Mutex::default(),
@@ -47,7 +47,7 @@ impl OwnJudge {
     }
 
     fn failed(&self, problem: impl std::fmt::Display) -> ChatError {
-        ChatError::Permanent(format!("{}: {problem}", self.name))
+        ChatError::Permanent(format!("{}: {problem}", self.path))
     }
 
     fn request(&self, asked: &ChatRequest) -> Result<Request, ChatError> {
@@ -87,7 +87,7 @@ impl OwnJudge {
 }
 
 /// A key for a cache of answers that changes when a file of the model does.
-fn version(path: &Path, precision: Precision) -> Result<String, PipelineError> {
+fn name(path: &Path, precision: Precision) -> Result<String, PipelineError> {
     let fail = |e: std::io::Error| PipelineError::Stage {
         stage: path.display().to_string(),
         problem: format!("cannot be looked at: {e}"),
@@ -111,7 +111,7 @@ fn version(path: &Path, precision: Precision) -> Result<String, PipelineError> {
 
 impl Chat for OwnJudge {
     fn name(&self) -> &str {
-        &self.version
+        &self.name
     }
 
     fn complete(&self, asked: &ChatRequest) -> Result<Reply, ChatError> {

@@ -87,13 +87,13 @@ impl Task for Mix {
 
     /// As many as there are until a part starts over.
     fn len(&self, split: Split) -> Option<usize> {
-        let until = |(p, task): (usize, &Box<dyn Task>)| {
-            let length = task.len(split)? as u64;
+        let until = |p: usize| {
+            let length = self.parts[p].len(split)? as u64;
             let (cycles, rest) = (length / self.counts[p], length % self.counts[p]);
             let inside = self.cycle.iter().position(|(part, before)| *part == p && *before == rest);
             Some(cycles as usize * CYCLE + inside.unwrap_or(0))
         };
-        self.parts.iter().enumerate().filter_map(until).min()
+        (0..self.parts.len()).filter_map(until).min()
     }
 
     fn problem(&self, split: Split, index: u64) -> Result<Problem, TaskError> {

@@ -466,7 +466,7 @@ fn plans_say_what_runs() {
 fn with_parameters() -> RawRecipe {
     let head = "[parameters]\nbase = { wanted = \"a model\" }\nother = \"${base}\"\nsteps = 10\n\n[[stage]]\nname = \"zero\"\nkind = \"grpo\"\n";
     let rest = "model = \"${base}\"\nreference = \"${other}/x\"\ntask = \"mini\"\nsteps = \"${steps}\"\nmax_completion_length = 64\n";
-    RawRecipe::parse(&format!("name = \"p\"\n{head}{rest}"), "p.toml").unwrap()
+    RawRecipe::parse(&format!("name = \"p\"\n{head}{rest}"), "p.toml").expect("TOML")
 }
 
 #[test]
