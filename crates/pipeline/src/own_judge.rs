@@ -115,9 +115,9 @@ impl Chat for OwnJudge {
     }
 
     fn complete(&self, asked: &ChatRequest) -> Result<Reply, ChatError> {
-        let slot = Slot::default();
+        let (request, slot) = (self.request(asked)?, Slot::default());
         let waiting = || self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting().push((self.request(asked)?, slot.clone()));
+        waiting().push((request, slot.clone()));
         let turn = self.answering.lock().unwrap_or_else(PoisonError::into_inner);
         // Whoever answered before may have answered this one as well; otherwise it is among those that wait.
         if slot.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
