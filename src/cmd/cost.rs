@@ -266,10 +266,7 @@ fn memory_of(shape: &Shape, args: &Args) -> (String, Value) {
 fn training(shape: &Shape, tokens: f64, args: &Args) -> (String, Value) {
     let per_token = flops(shape, args.sequence_length).training();
     let peak = args.gpu.bf16_tflops * 1e12;
-    let pace = match args.tokens_per_second {
-        Some(rate) => Pace::TokensPerSecond(rate),
-        None => Pace::Utilisation { mfu: args.mfu, peak },
-    };
+    let pace = training_pace(args);
     let gpu_hours = pace.gpu_hours(tokens, per_token);
     let (days, dollars) = (gpu_hours / args.gpus as f64 / 24.0, gpu_hours * args.price);
     let mfu = implied_mfu(tokens, per_token, gpu_hours, peak);
@@ -295,6 +292,14 @@ fn training(shape: &Shape, tokens: f64, args: &Args) -> (String, Value) {
     (left(&rows), value)
 }
 
+/// How fast training goes: as measured, or by utilisation.
+fn training_pace(args: &Args) -> Pace {
+    match args.tokens_per_second {
+        Some(rate) => Pace::TokensPerSecond(rate),
+        None => Pace::Utilisation { mfu: args.mfu, peak: args.gpu.bf16_tflops * 1e12 },
+    }
+}
+
 /// What every stage of a recipe costs.
 fn recipe(shape: &Shape, name: &str, args: &Args) -> anyhow::Result<(String, Value)> {
     let mut raw = RawRecipe::open(name)?;
@@ -303,10 +308,7 @@ fn recipe(shape: &Shape, name: &str, args: &Args) -> anyhow::Result<(String, Val
     let recipe = raw.resolve()?;
     let f = flops(shape, args.sequence_length);
     let peak = args.gpu.bf16_tflops * 1e12;
-    let training = match args.tokens_per_second {
-        Some(rate) => Pace::TokensPerSecond(rate),
-        None => Pace::Utilisation { mfu: args.mfu, peak },
-    };
+    let training = training_pace(args);
     let sampling = Pace::Utilisation { mfu: args.sampling_mfu, peak };
     let scoring = Pace::Utilisation { mfu: args.mfu, peak };
     let heading = ["stage", "kind", "sampled", "trained", "scored", "GPU-hours", "dollars"];
@@ -329,7 +331,7 @@ fn recipe(shape: &Shape, name: &str, args: &Args) -> anyhow::Result<(String, Val
             "name": w.stage, "kind": w.kind, "sampled": w.sampled, "trained": w.trained, "scored": w.scored,
             "gpu_hours": hours, "dollars": hours * args.price,
         }));
-        uncounted.extend(w.uncounted.into_iter().filter(|file| !file.is_empty()));
+        uncounted.extend(w.uncounted);
     }
     rows.push(line("all", "", sums, whole));
     uncounted.sort_unstable();
