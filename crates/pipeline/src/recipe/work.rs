@@ -73,9 +73,10 @@ impl Counting<'_> {
             }
             StageSettings::Grpo(s) => {
                 let completions = s.steps as f64 * (s.num_prompts * s.num_generations) as f64;
-                let tokens = completions * self.length(s.max_completion_length);
-                (sampled, trained) = (tokens, tokens * s.num_iterations as f64);
-                scored = if s.beta > 0.0 { tokens } else { 0.0 };
+                // Every step trains on its own share; a generation serves as many passes as there are iterations.
+                trained = completions * self.length(s.max_completion_length);
+                sampled = trained / s.num_iterations as f64;
+                scored = if s.beta > 0.0 { sampled } else { 0.0 };
             }
             StageSettings::ColdStart(s) | StageSettings::Reject(s) => {
                 sampled = s.problems as f64 * s.samples as f64 * self.length(s.max_completion_length);

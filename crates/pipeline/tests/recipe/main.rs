@@ -516,4 +516,9 @@ fn work_is_what_the_settings_say() {
     assert_eq!(of("measure"), Some(((2 * eval.problems * (eval.samples + 1)) as f64 * 64.0, 0.0, 0.0)));
     let shorter = aha_pipeline::recipe::work(&recipe, Some(16.0));
     assert_eq!(shorter[1].sampled, tokens / 4.0);
+    // Two passes over each generation: as many steps, half the samples.
+    let mut raw = RawRecipe::parse(SMALL, "small.toml").unwrap();
+    raw.set("zero.num_iterations=2").unwrap();
+    let twice = aha_pipeline::recipe::work(&raw.resolve().unwrap(), None);
+    assert_eq!((twice[1].sampled, twice[1].trained), (tokens / 2.0, tokens));
 }
