@@ -138,12 +138,16 @@ fn every_method_runs_and_on_policy_learns_from_its_own_answers() {
     for key in ["epochs = 12\n", "batch_tokens = 256\n", "validation_rows = 4\n"] {
         stage = stage.replace(key, "");
     }
-    stage = stage.replace("validate_every = 10\n", "max_completion_length = 24\n").replace("forward_kl", "on_policy");
+    let held_out = "max_completion_length = 24\nvalidation_problems = 3\nvalidate_every = 2\n";
+    stage = stage.replace("validate_every = 10\n", held_out).replace("forward_kl", "on_policy");
     std::fs::write(dir.path().join("taught.toml"), format!("{before}name = \"student\"{stage}")).unwrap();
     let metrics = set(&[]);
-    for name in ["loss/kl", "accuracy", "completions/mean_length", "completions/clipped_ratio"] {
+    for name in ["loss/kl", "accuracy", "completions/mean_length", "completions/clipped_ratio", "eval_accuracy"] {
         assert!(metrics[name].as_f64().is_some(), "{name}: {metrics}");
     }
+    let validated = |line: &Value| line["eval_kl"].as_f64().is_some_and(|kl| kl > 0.0);
+    let log = lines(&dir.path().join("out/student/metrics.jsonl"));
+    assert_eq!(log.iter().map(validated).collect::<Vec<_>>(), [false, true, false, true], "{log:?}");
     assert_eq!(lines(&dir.path().join("out/student/rollouts.jsonl")).len(), 16);
 }
 

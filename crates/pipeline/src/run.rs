@@ -134,6 +134,7 @@ pub fn run(recipe: &Recipe, options: &RunOptions) -> Result<Outcome, PipelineErr
         if plan.action == StageAction::Keep {
             let text = "finished before with the same settings and inputs; kept".to_owned();
             context.listeners.event(&Event::Note { stage: stage.name.clone(), text });
+            retire(&dir, stage)?;
         } else {
             // Also what an interrupted sitting with other settings left: its checkpoints are not ours to resume.
             if rows.iter().any(|r| r.name == stage.name && r.hash != plan.hash) {
@@ -141,6 +142,9 @@ pub fn run(recipe: &Recipe, options: &RunOptions) -> Result<Outcome, PipelineErr
                 forget(&mut context.summary, stage);
             }
             interrupted = !run_stage(&mut context, stage, &plan.hash)?;
+            if !interrupted {
+                retire(&dir, stage)?;
+            }
             context.summary.wall_s = before + begin.elapsed().as_secs_f64();
             context.summary.write(dir.summary())?;
             report::write(&context)?;
@@ -153,6 +157,13 @@ pub fn run(recipe: &Recipe, options: &RunOptions) -> Result<Outcome, PipelineErr
     context.summary.write(dir.summary())?;
     report::write(&context)?;
     Ok(Outcome { summary: context.summary, interrupted })
+}
+
+/// A finished stage is never resumed: what its checkpoints hold beside the model would only fill the disk.
+fn retire(dir: &RunDir, stage: &Stage) -> Result<(), PipelineError> {
+    let checkpoints = dir.stage(&stage.name)?.checkpoints_dir();
+    aha_train::state::retire(&checkpoints)
+        .map_err(|source| PipelineError::Train { stage: stage.name.clone(), source })
 }
 
 /// Results made with other settings are moved to `STAGE.previous`, not deleted.

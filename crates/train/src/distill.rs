@@ -23,6 +23,7 @@ use aha_kernels::{Ask, Compared, Comparison, Divergence, Tape, TopK, par};
 use aha_model::{Decoder, TextFiles};
 use aha_tasks::{Problem, Prompter, Split, Task, Verdict};
 use rayon::prelude::*;
+use std::ops::Range;
 use std::path::Path;
 
 /// Tokens the teacher reads at once.
@@ -253,6 +254,8 @@ pub struct OnPolicyConfig {
     pub num_prompts: usize,
     /// Answers per problem.
     pub num_generations: usize,
+    /// Held-out problems of a validation; 0 for none.
+    pub validation_problems: u64,
     /// How the student answers; stop tokens come from the prompter.
     pub sampling: SamplingParams,
     /// Limits of the generator.
@@ -307,54 +310,116 @@ impl OnPolicy<'_> {
     }
 }
 
+/// Answers of the student, and what was asked.
+struct Answers {
+    requests: Vec<Request>,
+    completions: Vec<Completion>,
+    rollouts: Vec<Rollout>,
+}
+
+impl Answers {
+    /// Tokens of a completion with its prompt.
+    fn whole(&self, completion: &Completion) -> usize {
+        self.requests[completion.request].prompt.len() + completion.tokens.len()
+    }
+
+    fn tokens(&self) -> usize {
+        self.completions.iter().map(|c| self.whole(c)).sum()
+    }
+
+    fn predicted(&self) -> usize {
+        self.completions.iter().map(|c| c.tokens.len()).sum()
+    }
+
+    fn packed(&self, part: &[&Completion]) -> PackedBatch {
+        PackedBatch::new(part.iter().map(|c| (&self.requests[c.request].prompt[..], &c.tokens[..])))
+    }
+
+    /// What rules say of them, and their lengths.
+    fn metrics(&self) -> [(&'static str, f64); 3] {
+        let share = |of: &dyn Fn(&Rollout) -> bool, among: &dyn Fn(&Rollout) -> bool| {
+            let all = self.rollouts.iter().filter(|r| among(r)).count();
+            self.rollouts.iter().filter(|r| among(r) && of(r)).count() as f64 / all.max(1) as f64
+        };
+        let judged = |r: &Rollout| r.verdict != Verdict::NotJudged;
+        [
+            ("accuracy", share(&|r| r.verdict == Verdict::Correct, &judged)),
+            ("completions/mean_length", self.predicted() as f64 / self.completions.len().max(1) as f64),
+            ("completions/clipped_ratio", share(&|r| !r.finished, &|_| true)),
+        ]
+    }
+}
+
+impl OnPolicy<'_> {
+    /// The student's answers to problems of a split.
+    fn answers(&self, model: &Decoder, split: Split, problems: Range<u64>) -> Result<Answers, TrainError> {
+        let c = self.config;
+        let params = SamplingParams { stop_tokens: self.prompter.stop_tokens().to_vec(), ..c.sampling.clone() };
+        // Every validation draws from the same numbers, so that it is the student that changed.
+        let seed = c.seed ^ if split == Split::Train { 0 } else { VALIDATION_SEED };
+        let (mut asked, mut requests) = (Vec::new(), Vec::new());
+        for i in problems {
+            let problem = self.task.problem(split, i)?;
+            let (prompt, params) = (self.prompter.tokens(&problem)?, params.clone());
+            requests.push(Request { prompt, samples: c.num_generations, params, seed: mix(seed ^ mix(i)) });
+            asked.push(problem);
+        }
+        let completions = generate(model, &requests, &c.engine, &Control::default())?;
+        let rollouts = completions
+            .par_iter()
+            .map(|completion| self.rollout(&asked[completion.request], completion))
+            .collect::<Result<_, _>>()?;
+        Ok(Answers { requests, completions, rollouts })
+    }
+
+    fn ask(&self, model: &Decoder) -> Ask {
+        let c = self.config;
+        Ask { k: c.top_k, temperature: c.loss.temperature, vocab: model.config.vocab_size }
+    }
+}
+
+/// Keeps the draws of a validation apart from those of training.
+const VALIDATION_SEED: u64 = 0x7a11_da7e;
+
 impl Objective for OnPolicy<'_> {
     fn accumulate(&mut self, step: u64, model: &Decoder, lanes: &mut Lanes) -> Result<Accumulated, TrainError> {
         let c = self.config;
         let first = step * c.num_prompts as u64;
-        let problems: Vec<Problem> = (first..first + c.num_prompts as u64)
-            .map(|i| self.task.problem(Split::Train, i))
-            .collect::<Result<_, _>>()?;
-        let params = SamplingParams { stop_tokens: self.prompter.stop_tokens().to_vec(), ..c.sampling.clone() };
-        let mut requests = Vec::with_capacity(problems.len());
-        for (i, problem) in problems.iter().enumerate() {
-            let (prompt, params) = (self.prompter.tokens(problem)?, params.clone());
-            let seed = mix(c.seed ^ mix(first + i as u64));
-            requests.push(Request { prompt, samples: c.num_generations, params, seed });
-        }
-        let completions = generate(model, &requests, &c.engine, &Control::default())?;
-        let rollouts: Vec<Rollout> = completions
-            .par_iter()
-            .map(|completion| self.rollout(&problems[completion.request], completion))
-            .collect::<Result<_, _>>()?;
-        let whole = |c: &Completion| requests[c.request].prompt.len() + c.tokens.len();
-        let tokens: usize = completions.iter().map(whole).sum();
-        let predicted: usize = completions.iter().map(|c| c.tokens.len()).sum();
-        let ask = Ask { k: c.top_k, temperature: c.loss.temperature, vocab: model.config.vocab_size };
+        let answers = self.answers(model, Split::Train, first..first + c.num_prompts as u64)?;
+        let (tokens, predicted, ask) = (answers.tokens(), answers.predicted(), self.ask(model));
         lanes.begin(0.0);
-        let parts = split(&completions, whole, lanes.micro_batch_tokens(MICRO_BATCH_TOKENS, tokens));
+        let micro = lanes.micro_batch_tokens(MICRO_BATCH_TOKENS, tokens);
+        let completions: Vec<&Completion> = answers.completions.iter().collect();
+        let parts = split(&completions, |c| answers.whole(c), micro);
         let teacher = self.teacher;
         let sums = total(lanes.run(&parts, |lane, part| {
-            let batch = PackedBatch::new(part.iter().map(|c| (&requests[c.request].prompt[..], &c.tokens[..])));
+            let batch = answers.packed(part);
             let rows = batch.top_k(teacher, &mut lane.quiet, ask);
             Ok(c.loss.train(&batch, &rows, model, lane, predicted as f64))
         }))?;
         let (loss, mut metrics) = c.loss.metrics(&sums);
-        let share = |of: &dyn Fn(&Rollout) -> bool, among: &dyn Fn(&Rollout) -> bool| {
-            let all = rollouts.iter().filter(|r| among(r)).count();
-            rollouts.iter().filter(|r| among(r) && of(r)).count() as f64 / all.max(1) as f64
-        };
-        let judged = |r: &Rollout| r.verdict != Verdict::NotJudged;
-        metrics.extend([
-            ("accuracy".to_owned(), share(&|r| r.verdict == Verdict::Correct, &judged)),
-            ("completions/mean_length".to_owned(), predicted as f64 / completions.len().max(1) as f64),
-            ("completions/clipped_ratio".to_owned(), share(&|r| !r.finished, &|_| true)),
-            ("num_tokens".to_owned(), tokens as f64),
-            ("num_predicted_tokens".to_owned(), predicted as f64),
-        ]);
-        Ok(Accumulated { loss, tokens, metrics, rollouts })
+        metrics.extend(answers.metrics().map(|(name, value)| (name.to_owned(), value)));
+        metrics.push(("num_tokens".to_owned(), tokens as f64));
+        metrics.push(("num_predicted_tokens".to_owned(), predicted as f64));
+        Ok(Accumulated { loss, tokens, metrics, rollouts: answers.rollouts })
     }
 
-    fn validate(&mut self, _: &Decoder, _: &mut Tape) -> Result<Vec<(String, f64)>, TrainError> {
-        Ok(Vec::new())
+    fn validate(&mut self, model: &Decoder, tape: &mut Tape) -> Result<Vec<(String, f64)>, TrainError> {
+        let c = self.config;
+        if c.validation_problems == 0 {
+            return Ok(Vec::new());
+        }
+        let answers = self.answers(model, Split::Eval, 0..c.validation_problems)?;
+        let completions: Vec<&Completion> = answers.completions.iter().collect();
+        let mut sums = Sums::default();
+        for part in split(&completions, |c| answers.whole(c), MICRO_BATCH_TOKENS) {
+            let batch = answers.packed(part);
+            let teacher = batch.top_k(self.teacher, tape, self.ask(model));
+            let found = batch.compare(model, tape, &c.loss.comparison(&batch, &teacher));
+            sums = sums.add(Sums::of(&found, &teacher));
+        }
+        let mut metrics = vec![("eval_kl".to_owned(), sums.means().1)];
+        metrics.extend(answers.metrics().map(|(name, value)| (format!("eval_{name}"), value)));
+        Ok(metrics)
     }
 }

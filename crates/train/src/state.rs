@@ -2,7 +2,7 @@
 //!
 //! `step_N/` holds `model.safetensors` and its companions, `optimizer.safetensors` (first and second moments under
 //! `m.NAME` and `v.NAME`), `reference.safetensors` when there is a reference model, and `trainer.json`, written last: a
-//! directory without it is an unfinished one and is ignored. A model with adapters is saved as its adapter alone, in PEFT's
+//! directory without it is an unfinished one and is ignored, and one without moments belongs to a finished stage ([`retire`]). A model with adapters is saved as its adapter alone, in PEFT's
 //! files, and so is its reference: what is frozen lies with the base.
 
 use crate::TrainError;
@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+
+const OPTIMIZER: &str = "optimizer.safetensors";
 
 /// The small part of a trainer's state.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -99,7 +101,7 @@ pub fn save(
                 .push((format!("{prefix}.{}", p.name), Values { shape: p.layout.shape(), source, layout: p.layout }));
         }
     }
-    write_tensors(&dir.join("optimizer.safetensors"), moments)?;
+    write_tensors(&dir.join(OPTIMIZER), moments)?;
     if let Some(r) = reference {
         let tensors = r.iter().filter(|(_, p)| p.trainable || !adapted).map(|(_, p)| {
             (p.name.clone(), Values { shape: p.layout.shape(), source: Source::Plain(&p.data), layout: p.layout })
@@ -118,6 +120,24 @@ pub fn save(
     Ok(dir)
 }
 
+/// Takes from the checkpoints of a finished training what only a resume needs, which is most of their size: the models stay.
+///
+/// # Errors
+/// A file that cannot be removed.
+pub fn retire(root: &Path) -> Result<(), TrainError> {
+    for step in list(root)? {
+        // The one that makes it count as complete goes last, so that a kill in between does not end this half way.
+        for name in ["reference.safetensors", OPTIMIZER] {
+            let file = root.join(format!("step_{step}")).join(name);
+            match std::fs::remove_file(&file) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(problem(&file, e)),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Steps of the complete checkpoints under `root`, ascending.
 ///
 /// # Errors
@@ -129,7 +149,7 @@ pub fn list(root: &Path) -> Result<Vec<u64>, TrainError> {
     let entries = std::fs::read_dir(root).map_err(|e| problem(root, e))?;
     let mut steps: Vec<u64> = entries
         .filter_map(|e| e.ok())
-        .filter(|e| e.path().join("trainer.json").exists())
+        .filter(|e| ["trainer.json", OPTIMIZER].iter().all(|file| e.path().join(file).exists()))
         .filter_map(|e| e.file_name().to_str()?.strip_prefix("step_")?.parse().ok())
         .collect();
     steps.sort_unstable();
@@ -188,7 +208,7 @@ pub fn load(
     };
     let mut optimizer = optimizer(&policy.params);
     optimizer.step = state.optimizer_step;
-    let moments = Tensors::read(&dir.join("optimizer.safetensors"))?;
+    let moments = Tensors::read(&dir.join(OPTIMIZER))?;
     for (id, p) in policy.params.iter().filter(|(_, p)| p.trainable) {
         let read = |prefix: &str| -> Result<Vec<f32>, TrainError> {
             Ok(p.layout.store(moments.get(&format!("{prefix}.{}", p.name), &p.layout.shape())?))

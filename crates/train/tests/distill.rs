@@ -249,11 +249,12 @@ fn on_policy(steps: u64, stop_after: &[u64]) -> (Decoder, Watch) {
     let task = MiniTask::new("chain", 1, vec![Family::Chain], 0.0, JudgeOptions::default());
     let teacher = model(vocab, 0.4, 3);
     let config = OnPolicyConfig {
-        fit: fit(steps, 3e-3),
+        fit: FitConfig { validate_every: 5, ..fit(steps, 3e-3) },
         loss: DistillLoss { divergence: Divergence::Reverse, ..FORWARD },
         top_k: 64,
         num_prompts: 6,
         num_generations: 2,
+        validation_problems: 4,
         sampling: SamplingParams { max_new_tokens: 24, ..SamplingParams::default() },
         engine: EngineConfig::default(),
         seed: 5,
@@ -281,6 +282,11 @@ fn on_its_own_texts_a_student_comes_to_its_teacher() {
     assert!(first > 0.2 && last < 0.5 * first, "{first} to {last}");
     assert_eq!(watch.rollouts, 80 * 12);
     assert!(watch.all("accuracy").iter().all(|a| (0.0..=1.0).contains(a)));
+    // What is held out comes nearer, too; the same problems and draws every time.
+    let kl = watch.all("eval_kl");
+    let last = kl[kl.len() - 1];
+    assert!(kl.len() > 1 && last > 0.0 && last < 0.8 * kl[0], "{kl:?}");
+    assert!(watch.all("eval_completions/mean_length").iter().all(|n| *n > 0.0 && *n <= 24.0));
 }
 
 #[test]

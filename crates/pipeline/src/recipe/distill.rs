@@ -11,7 +11,7 @@ use super::resolve::Context;
 use super::section::{BELOW_ONE, NOT_NEGATIVE, POSITIVE, SHARE, Section};
 use super::settings::{MODEL_WANTED, TASK_WANTED, completion_length, model_shape};
 use super::sft::{DATA_KEYS, DataSettings, TuningSettings, data, tuning};
-use super::stage::{ModelRef, ModelShape, is_zero};
+use super::stage::{ModelRef, ModelShape, is_no_count, is_zero};
 
 pub(crate) const DISTILL_KEYS: &[&str] = &["student", "model", "teacher", "method", "endpoint"];
 /// Keys of [`ComparisonSettings`].
@@ -24,6 +24,7 @@ pub(crate) const ON_POLICY_KEYS: &[&str] = &[
     "sampling_temperature",
     "top_p",
     "max_completion_length",
+    "validation_problems",
     "log_rollouts",
 ];
 /// Keys of [`ProblemSettings`].
@@ -119,6 +120,12 @@ pub struct OnPolicySettings {
     pub top_p: f64,
     /// Tokens after which an answer is cut off. Default 32,768.
     pub max_completion_length: usize,
+    /// Held-out problems whose answers are compared in a validation. Default 0: none.
+    #[serde(skip_serializing_if = "is_no_count")]
+    pub validation_problems: u64,
+    /// Steps between validations; 0 only at the end. Default 0.
+    #[serde(skip_serializing_if = "is_no_count")]
+    pub validate_every: u64,
     /// Answers per step that go into the log of rollouts; 0 for none. Default 16.
     pub log_rollouts: u64,
 }
@@ -256,7 +263,8 @@ pub(crate) fn distill(section: &Section<'_>, context: &Context<'_>) -> Result<Di
     let asks = matches!(teacher, Some(Teacher::Endpoint(_)));
     refuse(section, method == DistillMethod::Sft, COMPARISON_KEYS, "methods that compare distributions, not to `sft`")?;
     refuse(section, method != DistillMethod::Jsd, &["jsd_beta"], "`method = \"jsd\"`")?;
-    refuse(section, on_policy, DATA_KEYS, "methods on given texts, not to `on_policy`")?;
+    let of_data: Vec<&str> = DATA_KEYS.iter().copied().filter(|key| *key != "validate_every").collect();
+    refuse(section, on_policy, &of_data, "methods on given texts, not to `on_policy`")?;
     refuse(section, on_policy, &["alpha"], "methods on given texts: the student's own are no examples")?;
     refuse(section, !on_policy, ON_POLICY_KEYS, "`method = \"on_policy\"`")?;
     refuse(section, !on_policy && !asks, PROBLEM_KEYS, "`method = \"on_policy\"` and to endpoints")?;
@@ -338,6 +346,8 @@ fn answers(
         sampling_temperature: section.number("sampling_temperature", &POSITIVE)?.unwrap_or(1.0),
         top_p: section.number("top_p", &super::section::NUCLEUS)?.unwrap_or(1.0),
         max_completion_length: completion_length(section, context, &models)?,
+        validation_problems: section.integer("validation_problems", 0)?.unwrap_or(0),
+        validate_every: section.integer("validate_every", 0)?.unwrap_or(0),
         log_rollouts: section.integer("log_rollouts", 0)?.unwrap_or(16),
     })
 }

@@ -8,7 +8,7 @@ use super::error::RecipeError;
 use super::resolve::Context;
 use super::section::{FINITE, POSITIVE, Section};
 use super::settings::precision;
-use super::stage::{ModelRef, Precision};
+use super::stage::{ModelRef, Precision, is_no_count};
 use crate::reward_model::Normalise;
 
 const KEYS: &[&str] = &["name", "weight", "only", "from_step", "model", "normalise", "command", "judge", "timeout_s"];
@@ -37,7 +37,7 @@ pub struct RewardWeight {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub only: Vec<String>,
     /// Steps before the first that uses it. Default 0.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_no_count")]
     pub from_step: u64,
     /// A reward model: an earlier stage, or the path of one's `model` folder.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,10 +99,6 @@ pub struct JudgeSettings {
     pub max_requests: Option<u64>,
     /// Tokens of one reply. Default 2,048.
     pub max_tokens: u64,
-}
-
-fn is_zero(n: &u64) -> bool {
-    *n == 0
 }
 
 fn is_default(n: &Normalise) -> bool {

@@ -473,3 +473,8 @@ fn is_one(count: &usize) -> bool {
 pub(super) fn is_zero(value: &f64) -> bool {
     *value == 0.0
 }
+
+/// The same for a count.
+pub(super) fn is_no_count(value: &u64) -> bool {
+    *value == 0
+}

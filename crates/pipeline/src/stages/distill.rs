@@ -134,11 +134,12 @@ fn on_policy(
     let prompter = sft::prompter(&student.base, &s.tuning)?;
     let teacher = Teaching::open(context, name, from, student)?.model.decoder(s.tuning.precision)?;
     let config = OnPolicyConfig {
-        fit: fit_config(&s.tuning, answers.steps, 0, hash),
+        fit: fit_config(&s.tuning, answers.steps, answers.validate_every, hash),
         loss: loss(s.method, comparison),
         top_k: comparison.top_k,
         num_prompts: answers.num_prompts,
         num_generations: answers.num_generations,
+        validation_problems: answers.validation_problems,
         sampling: SamplingParams {
             temperature: answers.sampling_temperature as f32,
             top_p: answers.top_p as f32,
