@@ -71,6 +71,25 @@ pub fn run(dir: &Path, out: &str, more: &[&str]) -> Said {
 }
 
 #[test]
+fn rows_of_a_family_are_seen_as_often_as_asked() {
+    let dir = folder();
+    let row = |i: usize| {
+        let family = if i < 30 { "often" } else { "rare" };
+        json!({"family": family, "prompt": format!("say {i}"), "completion": format!("{i}")}).to_string()
+    };
+    std::fs::write(dir.path().join("rows.jsonl"), (0..36).map(row).collect::<Vec<_>>().join("\n")).unwrap();
+    let count = |out: &str, set: &str| {
+        let args = ["--set", "tuned.validation_rows=0", "--set", "tuned.epochs=1", "--set", set];
+        run(dir.path(), out, &args).json()["stages"]["tuned"]["metrics"]["examples"].as_f64().unwrap()
+    };
+    assert_eq!(count("once", "tuned.epochs=1"), 36.0);
+    assert_eq!(count("thrice", "tuned.repeat={ rare = 3 }"), 48.0);
+    let said = run(dir.path(), "none", &["--set", "tuned.repeat={ seldom = 2 }"]);
+    assert!(said.code == 0 && said.stderr.contains("repeat names seldom, but no row"), "{}", said.stderr);
+    run(dir.path(), "no", &["--set", "tuned.repeat={ rare = 0 }"]).fails(2, &["tuned.repeat.rare"]);
+}
+
+#[test]
 fn a_base_learns_the_conversations_and_a_killed_stage_ends_the_same() {
     let dir = folder();
     let summary = run(dir.path(), "whole", &[]).json();

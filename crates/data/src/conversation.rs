@@ -30,13 +30,25 @@ impl Example {
 
 const THINK: &str = "<think>";
 
+/// A row of a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Conversation {
+    /// What was said.
+    pub turns: Vec<Message>,
+    /// Its `family`, where it names one: curated data do.
+    pub family: Option<String>,
+}
+
 /// The conversations of a file: one JSON object per line, or one list of them.
 ///
 /// # Errors
 /// A file that cannot be read, a row that is no conversation: with file and line (for a list: the number of the row).
-pub fn read(path: &Path) -> Result<Vec<Vec<Message>>, DataError> {
-    let rows = json_rows::read(path)?.into_iter();
-    rows.map(|(line, row)| messages(&row).map_err(|problem| json_rows::fail(path, Some(line), problem))).collect()
+pub fn read(path: &Path) -> Result<Vec<Conversation>, DataError> {
+    let conversation = |(line, row): (usize, Value)| {
+        let turns = messages(&row).map_err(|problem| json_rows::fail(path, Some(line), problem))?;
+        Ok(Conversation { turns, family: row.get("family").and_then(Value::as_str).map(str::to_owned) })
+    };
+    json_rows::read(path)?.into_iter().map(conversation).collect()
 }
 
 /// The conversation of one row.

@@ -143,10 +143,12 @@ unsafe fn rows<S: Lanes, const MR: usize, const NV: usize>(
     ldc: usize,
     start: Start,
 ) {
+    // Tiles of even height: a low one at the end would have too few sums to keep the units busy.
+    let height = e.m.div_ceil(e.m.div_ceil(MR).max(1));
     let mut i = 0;
     while i < e.m {
         let left = Left { base: unsafe { a.base.add(i * a.row) }, ..a };
-        let rows = (e.m - i).min(MR);
+        let rows = (e.m - i).min(height);
         unsafe {
             let out = c.add(i * ldc);
             if e.n == NR {

@@ -1,6 +1,8 @@
 //! The settings of supervised fine-tuning (DeepSeek-R1, sections 2.3.1 and 2.3.3; long version, B.4.2).
 
 use aha_train::schedule::ScheduleKind;
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::error::RecipeError;
@@ -15,7 +17,7 @@ pub(crate) const SFT_KEYS: &[&str] = &["model"];
 
 /// Keys of [`DataSettings`].
 pub(crate) const DATA_KEYS: &[&str] =
-    &["data", "epochs", "max_steps", "batch_tokens", "max_length", "validation_rows", "validate_every"];
+    &["data", "repeat", "epochs", "max_steps", "batch_tokens", "max_length", "validation_rows", "validate_every"];
 
 /// Keys of [`TuningSettings`] beside those of the optimizer.
 pub(crate) const TUNING_KEYS: &[&str] = &[
@@ -49,6 +51,10 @@ pub struct DataSettings {
     /// Conversations: earlier stages of curated data, files of rows. None where a teacher's traces are all there is.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub data: Vec<ModelRef>,
+    /// How often a pass sees the conversations of a family (what curated rows call their task): families of which there are few
+    /// otherwise drown in the others. Default once.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub repeat: BTreeMap<String, usize>,
     /// Passes over the data. Default 2 (R1).
     pub epochs: u64,
     /// Ends after so many steps; the learning rate then falls over these. Default none: all epochs.
@@ -139,6 +145,7 @@ pub(crate) fn data(
     }
     Ok(DataSettings {
         data,
+        repeat: repeat(section)?,
         epochs: section.integer("epochs", 1)?.unwrap_or(2),
         max_steps: section.integer("max_steps", 1)?,
         batch_tokens: section.size("batch_tokens", 1)?.unwrap_or(65_536),
@@ -146,6 +153,14 @@ pub(crate) fn data(
         validation_rows: section.integer("validation_rows", 0)?.unwrap_or(64),
         validate_every: section.integer("validate_every", 0)?.unwrap_or(50),
     })
+}
+
+fn repeat(section: &Section<'_>) -> Result<BTreeMap<String, usize>, RecipeError> {
+    let Some(table) = section.table("repeat")? else { return Ok(BTreeMap::new()) };
+    let families: Vec<&str> = table.entries.iter().map(|(family, _)| family.as_str()).collect();
+    let own = Section::new(table, &section.key("repeat"), &[&families])?;
+    let times = |family: &&str| Ok((family.to_string(), own.size(family, 1)?.unwrap_or(1)));
+    families.iter().map(times).collect()
 }
 
 /// Reads the keys of the tuning; `steps` is how long it is, where that is known.

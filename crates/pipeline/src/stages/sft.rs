@@ -7,7 +7,8 @@ use crate::models::OpenModel;
 use crate::recipe::{DataSettings, ModelRef, SftStage, TuningSettings};
 use crate::run::{Context, StageEnd};
 use aha_curate::MESSAGES;
-use aha_data::{Example, conversation};
+use aha_data::conversation::{self, Conversation};
+use aha_data::Example;
 use aha_engine::sampler::mix;
 use aha_model::{Decoder, TextFiles};
 use aha_runs::{Event, Listener};
@@ -17,6 +18,7 @@ use aha_train::fit::FitConfig;
 use aha_train::sft::{SftConfig, batches};
 use aha_train::{TrainError, state};
 use rayon::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Examples to train on, examples to validate on, and how many were too long.
@@ -118,6 +120,14 @@ pub(super) fn files(context: &Context, s: &DataSettings) -> Result<Vec<PathBuf>,
     s.data.iter().map(file).collect()
 }
 
+/// How often each conversation is seen in a pass, and the families among `repeat` that none of them has.
+fn copies<'a>(conversations: &[Conversation], repeat: &'a BTreeMap<String, usize>) -> (Vec<usize>, Vec<&'a str>) {
+    let families: BTreeSet<&str> = conversations.iter().filter_map(|c| c.family.as_deref()).collect();
+    let absent = repeat.keys().map(String::as_str).filter(|family| !families.contains(family)).collect();
+    let copies = |c: &Conversation| c.family.as_ref().and_then(|family| repeat.get(family)).copied().unwrap_or(1);
+    (conversations.iter().map(copies).collect(), absent)
+}
+
 impl Examples {
     /// Reads conversations and encodes them; those of more than `most` tokens are left out, with a note.
     pub(super) fn read(
@@ -136,13 +146,23 @@ impl Examples {
         // Whole conversations are held out, so that none of their turns is trained on.
         Rng::new(seed(context, tuning), u64::MAX).shuffle(&mut conversations);
         let held_out = (data.validation_rows as usize).min(conversations.len() / 10);
-        let encode = |turns: &Vec<aha_model::Message>| conversation::examples(prompter, turns);
+        let (copies, absent) = copies(&conversations[held_out..], &data.repeat);
+        if !absent.is_empty() {
+            let text = format!("repeat names {}, but no row that is trained on has this family", absent.join(", "));
+            context.listeners.event(&Event::Note { stage: name.to_owned(), text });
+        }
+        let encode = |c: &Conversation| conversation::examples(prompter, &c.turns);
         let encoded: Result<Vec<Vec<Example>>, _> = conversations.par_iter().map(encode).collect();
         let encoded = encoded.map_err(|e| fail(e.to_string()))?;
         let fits = |e: &&Example| e.tokens.len() <= most;
         let kept = |part: &[Vec<Example>]| part.iter().flatten().filter(fits).cloned().collect::<Vec<_>>();
-        let (held, train) = (kept(&encoded[..held_out]), kept(&encoded[held_out..]));
-        let too_long = encoded.iter().flatten().count() - held.len() - train.len();
+        let held = kept(&encoded[..held_out]);
+        let train: Vec<Example> = encoded[held_out..]
+            .iter()
+            .zip(copies)
+            .flat_map(|(examples, copies)| std::iter::repeat_n(kept(std::slice::from_ref(examples)), copies).flatten())
+            .collect();
+        let too_long = encoded.iter().flatten().filter(|e| !fits(e)).count();
         if train.is_empty() {
             return Err(fail(format!(
                 "no conversation has at most {most} tokens; raise max_length or give other data"
