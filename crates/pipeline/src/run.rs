@@ -162,8 +162,7 @@ pub fn run(recipe: &Recipe, options: &RunOptions) -> Result<Outcome, PipelineErr
 /// A finished stage is never resumed: what its checkpoints hold beside the model would only fill the disk.
 fn retire(dir: &RunDir, stage: &Stage) -> Result<(), PipelineError> {
     let checkpoints = dir.stage(&stage.name)?.checkpoints_dir();
-    aha_train::state::retire(&checkpoints)
-        .map_err(|source| PipelineError::Train { stage: stage.name.clone(), source })
+    aha_train::state::retire(&checkpoints).map_err(|source| PipelineError::Train { stage: stage.name.clone(), source })
 }
 
 /// Results made with other settings are moved to `STAGE.previous`, not deleted.
