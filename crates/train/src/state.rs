@@ -2,8 +2,9 @@
 //!
 //! `step_N/` holds `model.safetensors` and its companions, `optimizer.safetensors` (first and second moments under
 //! `m.NAME` and `v.NAME`), `reference.safetensors` when there is a reference model, and `trainer.json`, written last: a
-//! directory without it is an unfinished one and is ignored, and one without moments belongs to a finished stage ([`retire`]). A model with adapters is saved as its adapter alone, in PEFT's
-//! files, and so is its reference: what is frozen lies with the base.
+//! directory without it is an unfinished one and is ignored; one without moments belongs to a finished stage ([`retire`]).
+//! A model with adapters is saved as its adapter alone, in PEFT's files, and so is its reference: what is frozen lies with
+//! the base.
 
 use crate::TrainError;
 use aha_kernels::{Optimizer, ParamId, ParamStore};

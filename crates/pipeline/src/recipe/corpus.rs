@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::error::RecipeError;
 use super::keys::{CORPUS_KEYS, SOURCE_KEYS};
 use super::section::{POSITIVE, SHARE, Section};
+use super::stage::is_zero;
 
 /// Gathers documents and trains the tokenizer on them.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -45,10 +46,6 @@ pub struct SourceSettings {
     pub field: String,
     /// Share of the text that comes from here, relative to the other sources. Default 1.
     pub weight: f64,
-}
-
-fn is_zero(v: &f64) -> bool {
-    *v == 0.0
 }
 
 impl CorpusStage {

@@ -1,8 +1,8 @@
 //! The settings of supervised fine-tuning (DeepSeek-R1, sections 2.3.1 and 2.3.3; long version, B.4.2).
 
-use aha_train::schedule::ScheduleKind;
 use std::collections::BTreeMap;
 
+use aha_train::schedule::ScheduleKind;
 use serde::Serialize;
 
 use super::error::RecipeError;

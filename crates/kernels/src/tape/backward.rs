@@ -1,0 +1,224 @@
+//! The way back: operations from the last to the first, each taking the gradients of its results and adding those of its inputs.
+
+use super::{Flow, LossHead, Op, Rerun, Tape, Var};
+use crate::gradients::Gradients;
+use crate::params::{ParamId, ParamStore};
+use crate::{attention, embedding, linear, logprob, norm, swiglu};
+
+impl Tape {
+    /// Backward of log-probabilities made from `h` and the output matrix, then of everything before it.
+    ///
+    /// `d_logp` `[M]` is the gradient of the loss with respect to each log-probability. Adds to `grads`. `rerun` is called for
+    /// blocks of which only the input was kept.
+    pub fn backward(
+        &mut self,
+        params: &ParamStore,
+        grads: &mut Gradients,
+        h: Var,
+        head: ParamId,
+        targets: &[u32],
+        temperature: f32,
+        d_logp: &[f32],
+        rerun: Rerun,
+    ) {
+        self.backward_heads(params, grads, &[LossHead { h, head, targets, temperature, d_logp }], rerun);
+    }
+
+    /// Backward of a loss made of several sets of log-probabilities.
+    pub fn backward_heads(&mut self, params: &ParamStore, grads: &mut Gradients, heads: &[LossHead], rerun: Rerun) {
+        self.play_back(params, grads, heads, &[], rerun);
+    }
+
+    /// Backward of log-probabilities and of values whose gradients are given.
+    pub(super) fn play_back(
+        &mut self,
+        params: &ParamStore,
+        grads: &mut Gradients,
+        heads: &[LossHead],
+        given: &[(Var, &[f32])],
+        rerun: Rerun,
+    ) {
+        assert!(self.recording, "backward on an inference tape");
+        let mut d: Flow = self.values.iter().map(|_| None).collect();
+        for (v, gradient) in given {
+            let mut d_v = self.gradient(&mut d, *v);
+            crate::cpu::math::add_assign(&mut d_v, gradient);
+            d[v.0] = Some(d_v);
+        }
+        for l in heads {
+            let mut d_h = self.gradient(&mut d, l.h);
+            let mut d_w = grads.of_weight(params, l.head);
+            let w = params.weight(l.head);
+            logprob::backward(&mut d_h, &mut d_w, l.d_logp, self.value(l.h), w, l.targets, l.temperature);
+            d[l.h.0] = Some(d_h);
+        }
+        self.play(params, grads, d, rerun);
+    }
+
+    /// Plays everything backwards from the gradients that the end of the forward left in `d`.
+    pub(super) fn play(&mut self, params: &ParamStore, grads: &mut Gradients, mut d: Flow, rerun: Rerun) {
+        let ops = std::mem::take(&mut self.ops);
+        for op in ops.iter().rev() {
+            self.undo(op, params, grads, &mut d, rerun);
+        }
+        self.ops = ops;
+        self.pool.extend(d.into_iter().flatten());
+    }
+
+    /// Gradient buffer of a variable, zero when first touched, taken out of the table.
+    pub(super) fn gradient(&mut self, d: &mut [Option<Vec<f32>>], v: Var) -> Vec<f32> {
+        match d[v.0].take() {
+            Some(g) => g,
+            None => self.take(self.value(v).len(), true),
+        }
+    }
+
+    /// Gradient buffer of a variable that is added to, or one whose old contents do not matter.
+    pub(super) fn share(&mut self, d: &mut [Option<Vec<f32>>], v: Var, add: bool) -> Vec<f32> {
+        if add { self.gradient(d, v) } else { self.take(self.value(v).len(), false) }
+    }
+
+    /// Adds a buffer to the gradient of a variable; the buffer is used or goes back to the pool.
+    pub(super) fn flow(&mut self, d: &mut Flow, v: Var, buffer: Vec<f32>) {
+        match &mut d[v.0] {
+            Some(sum) => {
+                crate::cpu::math::add_assign(sum, &buffer);
+                self.pool.push(buffer);
+            }
+            none => *none = Some(buffer),
+        }
+    }
+
+    /// Runs a block again, remembering everything, and plays it backwards.
+    fn undo_block(
+        &mut self,
+        (index, x, out): (usize, Var, Var),
+        params: &ParamStore,
+        grads: &mut Gradients,
+        d: &mut Vec<Option<Vec<f32>>>,
+        rerun: Rerun,
+    ) {
+        let Some(d_out) = d[out.0].take() else { return };
+        let before = self.values.len();
+        let checkpointing = std::mem::take(&mut self.gradient_checkpointing);
+        // Its routing was counted the first time.
+        let routing = self.routing.take();
+        let again = rerun(self, index, x);
+        (self.gradient_checkpointing, self.routing) = (checkpointing, routing);
+        d.resize_with(self.values.len(), || None);
+        d[again.0] = Some(d_out);
+        let ops = std::mem::take(&mut self.ops);
+        for op in ops.iter().rev() {
+            self.undo(op, params, grads, d, rerun);
+        }
+        self.recycle(ops);
+        self.pool.extend(d.drain(before..).flatten());
+        self.pool.extend(self.values.drain(before..).flatten());
+    }
+
+    /// Takes back the buffers that operations hold.
+    pub(super) fn recycle(&mut self, ops: Vec<Op>) {
+        for op in ops {
+            match op {
+                Op::Norm { rstd: buffer, .. } | Op::Attention { stats: buffer, .. } => self.pool.push(buffer),
+                Op::Other(op) => self.pool.extend(op.into_buffers()),
+                _ => {}
+            }
+        }
+    }
+
+    fn undo(
+        &mut self,
+        op: &Op,
+        params: &ParamStore,
+        grads: &mut Gradients,
+        d: &mut Vec<Option<Vec<f32>>>,
+        rerun: Rerun,
+    ) {
+        match op {
+            Op::Other(op) => op.backward(self, params, grads, d),
+            Op::Block { index, x, out } => self.undo_block((*index, *x, *out), params, grads, d, rerun),
+            Op::Embedding { table, tokens, out } => {
+                let Some(d_out) = d[out.0].take() else { return };
+                if let Some(d_table) = grads.get_mut(*table) {
+                    embedding::backward(d_table, params.get(*table).layout, &d_out, tokens);
+                }
+                self.pool.push(d_out);
+            }
+            Op::Linear { x, weight, bias, residual, out } => {
+                let Some(d_out) = d[out.0].take() else { return };
+                let w = params.weight(*weight);
+                let add = d[x.0].is_some();
+                let mut d_x = self.share(d, *x, add);
+                let mut d_w = grads.of_weight(params, *weight);
+                linear::backward(&mut d_x, &mut d_w, &d_out, self.value(*x), w, add);
+                d[x.0] = Some(d_x);
+                if let Some(d_b) = bias.and_then(|b| grads.get_mut(b)) {
+                    linear::bias_backward(d_b, &d_out);
+                }
+                match residual {
+                    Some(r) if d[r.0].is_none() => d[r.0] = Some(d_out),
+                    Some(r) => {
+                        let mut d_r = self.gradient(d, *r);
+                        crate::cpu::math::add_assign(&mut d_r, &d_out);
+                        d[r.0] = Some(d_r);
+                        self.pool.push(d_out);
+                    }
+                    None => self.pool.push(d_out),
+                }
+            }
+            Op::Norm { x, weight, rstd, out } => {
+                let Some(d_out) = d[out.0].take() else { return };
+                let mut d_x = self.gradient(d, *x);
+                let d_w = grads.get_mut(*weight).unwrap_or(&mut []);
+                norm::backward(&mut d_x, d_w, &d_out, self.value(*x), params.data(*weight), rstd);
+                d[x.0] = Some(d_x);
+                self.pool.push(d_out);
+            }
+            Op::Rope { x, rope, positions } => {
+                if let Some(d_x) = d[x.0].as_mut() {
+                    rope.apply(d_x, positions, -1.0);
+                }
+            }
+            Op::Attention { q, k, v, stats, segments, heads, out } => {
+                let Some(d_out) = d[out.0].take() else { return };
+                let add = [q, k, v].iter().any(|v| d[v.0].is_some());
+                let (mut d_q, mut d_k, mut d_v) =
+                    (self.share(d, *q, add), self.share(d, *k, add), self.share(d, *v, add));
+                let inputs = (self.value(*q), self.value(*k), self.value(*v));
+                attention::backward(
+                    &mut d_q,
+                    &mut d_k,
+                    &mut d_v,
+                    &d_out,
+                    self.value(*out),
+                    stats,
+                    inputs,
+                    segments,
+                    *heads,
+                    add,
+                );
+                (d[q.0], d[k.0], d[v.0]) = (Some(d_q), Some(d_k), Some(d_v));
+                self.pool.push(d_out);
+            }
+            Op::SwiGlu { gate, up, out } => {
+                let Some(d_out) = d[out.0].take() else { return };
+                let add = d[gate.0].is_some() || d[up.0].is_some();
+                let (mut d_gate, mut d_up) = (self.share(d, *gate, add), self.share(d, *up, add));
+                swiglu::backward(&mut d_gate, &mut d_up, &d_out, self.value(*gate), self.value(*up), add);
+                (d[gate.0], d[up.0]) = (Some(d_gate), Some(d_up));
+                self.pool.push(d_out);
+            }
+            Op::Select { x, rows, out } => {
+                let Some(d_out) = d[out.0].take() else { return };
+                let mut d_x = self.gradient(d, *x);
+                let width = d_out.len() / rows.len().max(1);
+                for (g, r) in d_out.chunks_exact(width.max(1)).zip(rows.iter()) {
+                    crate::cpu::math::add_assign(&mut d_x[*r as usize * width..(*r as usize + 1) * width], g);
+                }
+                d[x.0] = Some(d_x);
+                self.pool.push(d_out);
+            }
+        }
+    }
+}
