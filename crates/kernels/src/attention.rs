@@ -173,14 +173,17 @@ fn forward_in<E: Operand>(
                         let left = E::left(&mut w.q, &q[base..], n * dim, rows, dim);
                         // SAFETY: query rows r0..r0+rows of this segment exist; scratch was sized above.
                         unsafe { scores::<E>(&mut w.s, cap, left, rows, &w.k_t, dim, keys) };
+                        E::room(&mut w.p, rows, keys);
                         for i in 0..rows {
                             let row = &mut w.s[i * cap..i * cap + keys];
                             let (max, inverse) = softmax_row(row, r0 + i, heads.scale);
+                            // While the row is in the first-level cache.
+                            E::put(&mut w.p, i, row);
                             // SAFETY: only this task writes the statistics of head h of this segment.
                             let st = unsafe { stats.slice(((t0 + r0 + i) * n + h) * 2, 2) };
                             st.copy_from_slice(&[max, inverse]);
                         }
-                        let (p, ld) = E::left(&mut w.p, &w.s, cap, rows, keys);
+                        let (p, ld) = E::placed(&w.p, &w.s, cap, rows, keys);
                         for c in (0..dim).step_by(NR) {
                             let e = Extent { m: rows, outer: 1, inner: E::words(keys), n: (dim - c).min(NR) };
                             let a = Left { base: p, row: ld, outer: 0, inner: 1 };
@@ -204,7 +207,11 @@ fn forward_in<E: Operand>(
 
 /// Masks keys after `position`, turns the row into exponentials; returns (largest score, 1 / sum).
 pub(crate) fn softmax_row(row: &mut [f32], position: usize, scale: f32) -> (f32, f32) {
-    row[position + 1..].fill(f32::NEG_INFINITY);
+    // Beyond the vector of the last key there are only zeros, which are not worth an exponential each.
+    let seen = (position + 1).next_multiple_of(math::LANES).min(row.len());
+    row[position + 1..seen].fill(f32::NEG_INFINITY);
+    row[seen..].fill(0.0);
+    let row = &mut row[..seen];
     let max = math::max(row);
     (max, 1.0 / math::exp_sum(row, max, scale))
 }
@@ -267,7 +274,7 @@ fn backward_in<E: Operand>(
                         let stats_at = ((range.start + r0) * n + h) * 2;
                         w.tile::<E>(&q[base..], &d_out[base..], &out[base..], &stats[stats_at..], r0, n, heads);
                         let rows = (range.len() - r0).min(TILE);
-                        let (d_s, ld) = E::left(&mut w.left, &w.d_s, w.cap, rows, w.keys);
+                        let (d_s, ld) = E::placed(&w.d_s_left, &w.d_s, w.cap, rows, w.keys);
                         for c in (0..dim).step_by(NR) {
                             let e = Extent { m: rows, outer: 1, inner: E::words(w.keys), n: (dim - c).min(NR) };
                             let a = Left { base: d_s, row: ld, outer: 0, inner: 1 };
@@ -307,6 +314,10 @@ struct Scratch {
     d_v: Vec<f32>,
     /// Rows of a left side in the words of the operands.
     left: Vec<f32>,
+    d_s_left: Vec<f32>,
+    p_down: Vec<f32>,
+    d_s_down: Vec<f32>,
+    delta: Vec<f32>,
 }
 
 impl Scratch {
@@ -345,21 +356,31 @@ impl Scratch {
         let left = E::left(&mut self.left, d_out, ld, rows, dim);
         // SAFETY: as above.
         unsafe { scores::<E>(&mut self.d_s, cap, left, rows, &self.v_t, dim, self.keys) };
+        self.delta.resize(TILE, 0.0);
+        row_dots(&mut self.delta[..rows], d_out, out, ld, dim);
+        let keys = self.keys;
+        E::room(&mut self.d_s_left, rows, keys);
+        E::room_down(&mut self.p_down, rows, keys);
+        E::room_down(&mut self.d_s_down, rows, keys);
         for i in 0..rows {
-            let p = &mut self.p[i * cap..i * cap + self.keys];
-            let d_s = &mut self.d_s[i * cap..i * cap + self.keys];
-            p[r0 + i + 1..].fill(f32::NEG_INFINITY);
-            let (max, inverse) = (stats[i * n * 2], stats[i * n * 2 + 1]);
-            let delta = math::dot(&d_out[i * ld..i * ld + dim], &out[i * ld..i * ld + dim]);
-            probabilities(p, d_s, max, inverse, delta, heads.scale);
+            let (p, d_s) = (&mut self.p[i * cap..i * cap + keys], &mut self.d_s[i * cap..i * cap + keys]);
+            let (max, inverse, seen) = (stats[i * n * 2], stats[i * n * 2 + 1], r0 + i + 1);
+            probabilities(&mut p[..seen], &mut d_s[..seen], max, inverse, self.delta[i], heads.scale);
+            p[seen..].fill(0.0);
+            d_s[seen..].fill(0.0);
+            // While the rows are in the first-level cache.
+            E::put(&mut self.d_s_left, i, d_s);
+            E::put_down(&mut self.p_down, i, &self.p, cap, keys, i + 1 == rows);
+            E::put_down(&mut self.d_s_down, i, &self.d_s, cap, keys, i + 1 == rows);
         }
         E::panels(&mut self.q_p, q, ld, rows, rows, dim);
         E::panels(&mut self.d_o_p, d_out, ld, rows, rows, dim);
         let lines = E::words(rows);
-        for (rows_of, right, to) in [(&self.p, &self.d_o_p, &mut self.d_v), (&self.d_s, &self.q_p, &mut self.d_k)] {
-            let (base, inner) = E::down(&mut self.left, rows_of, cap, rows, self.keys);
+        let p = E::placed_down(&self.p_down, &self.p, cap, keys);
+        let d_s = E::placed_down(&self.d_s_down, &self.d_s, cap, keys);
+        for ((base, inner), right, to) in [(p, &self.d_o_p, &mut self.d_v), (d_s, &self.q_p, &mut self.d_k)] {
             for c in 0..self.wide / NR {
-                let e = Extent { m: self.keys, outer: 1, inner: lines, n: NR };
+                let e = Extent { m: keys, outer: 1, inner: lines, n: NR };
                 let a = Left { base, row: 1, outer: 0, inner };
                 // SAFETY: the left side is [lines, keys], the panel [lines, 32], `to` [cap, wide].
                 unsafe {
@@ -374,6 +395,23 @@ impl Scratch {
                     )
                 };
             }
+        }
+    }
+}
+
+crate::multiversion! {
+    /// Dot products of rows `ld` apart, `dim` wide, each as [`math::dot`].
+    fn row_dots(out: &mut [f32], x: &[f32], y: &[f32], ld: usize, dim: usize) -> () {
+        let whole = dim / math::LANES * math::LANES;
+        for (i, out) in out.iter_mut().enumerate() {
+            let (x, y) = (&x[i * ld..i * ld + dim], &y[i * ld..i * ld + dim]);
+            let mut lanes = [0f32; math::LANES];
+            for at in (0..whole).step_by(math::LANES) {
+                let (x, y) = (&x[at..][..math::LANES], &y[at..][..math::LANES]);
+                for l in 0..math::LANES { lanes[l] = x[l].mul_add(y[l], lanes[l]); }
+            }
+            for at in whole..dim { lanes[at - whole] = x[at].mul_add(y[at], lanes[at - whole]); }
+            *out = math::fold(lanes);
         }
     }
 }

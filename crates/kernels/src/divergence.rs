@@ -293,9 +293,9 @@ pub fn backward(
                     }
                 }
             });
-            linear::backward_input(&mut d_h[r0 * d..(r0 + rows) * d], z, w, true);
+            linear::backward_input(&mut d_h[r0 * d..(r0 + rows) * d], &*z, w, true);
             if !d_w.is_empty() {
-                linear::backward_weight(d_w, z, h, w);
+                linear::backward_weight(d_w, &*z, h, w);
             }
         });
     }

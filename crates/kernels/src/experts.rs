@@ -193,7 +193,7 @@ pub fn backward<'a>(
             WeightGradients { weight, a, b }
         });
         let (x, d_y) = (&xs[rows.clone()], &d_y[rows]);
-        linear::backward(d_inner, &mut d_down, d_y, inner, w.down, false);
+        linear::backward(d_inner, &mut d_down, d_y, &*inner, w.down, false);
         for (i, d) in d_inner.chunks_exact(f).enumerate() {
             let (g, u, plain) = (&mut gate[i * f..][..f], &mut up[i * f..][..f], &mut inner[i * f..][..f]);
             weighted_backward(d, g, u, plain, by_slot[range.start + i]);

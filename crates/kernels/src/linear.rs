@@ -9,6 +9,7 @@ use crate::gradients::WeightGradients;
 use crate::par::{self, Shared};
 use crate::params::Weight;
 use crate::quant;
+use crate::rows::Rows;
 use crate::{linear_bf16, linear_fp8, lora};
 
 /// Rows of x that one task takes while a panel stays in cache.
@@ -18,25 +19,26 @@ const TOKEN_BLOCK: usize = 256;
 
 /// y `[m, n]` = x `[m, k]` W^T, or y += x W^T with `add` (the product is summed first, then added).
 /// Then what the adapter of W gives is added, where it has one.
-pub fn forward(y: &mut [f32], x: &[f32], w: Weight, add: bool) {
+pub fn forward<'a>(y: &mut [f32], x: impl Into<Rows<'a>>, w: Weight, add: bool) {
+    let x = x.into();
     base_forward(y, x, w, add);
     if w.adapter.is_some() {
-        lora::forward(&mut [(y, w)], x);
+        lora::forward(&mut [(y, w)], x.singles());
     }
 }
 
-fn base_forward(y: &mut [f32], x: &[f32], w: Weight, add: bool) {
+fn base_forward(y: &mut [f32], x: Rows, w: Weight, add: bool) {
     let (n, k) = (w.n, w.k);
     if let Some(quantized) = w.quantized {
-        return quant::forward_all(&mut [(y, quantized)], x, add);
+        return quant::forward_all(&mut [(y, quantized)], x.singles(), add);
     }
     if let Some(blocks) = w.fp8 {
-        return linear_fp8::forward(y, x, blocks, n, k, add);
+        return linear_fp8::forward(y, x.singles(), blocks, n, k, add);
     }
     if let Some(packed) = w.packed {
         return linear_bf16::forward(y, x, packed, n, k, add);
     }
-    let w = w.panels;
+    let (x, w) = (x.singles(), w.panels);
     let m = x.len() / k;
     assert!(y.len() == m * n && w.len() == n.div_ceil(NR) * NR * k, "linear: shapes");
     let panels = n.div_ceil(NR);
@@ -63,17 +65,18 @@ fn base_forward(y: &mut [f32], x: &[f32], w: Weight, add: bool) {
 }
 
 /// Several products with the same x, each `[m, n_i]` = x W_i^T: x is rounded once, and the threads meet once.
-pub fn forward_all(outputs: &mut [(&mut [f32], Weight)], x: &[f32]) {
+pub fn forward_all<'a>(outputs: &mut [(&mut [f32], Weight)], x: impl Into<Rows<'a>>) {
+    let x = x.into();
     base_forward_all(outputs, x);
     if outputs.iter().any(|(_, w)| w.adapter.is_some()) {
-        lora::forward(outputs, x);
+        lora::forward(outputs, x.singles());
     }
 }
 
-fn base_forward_all(outputs: &mut [(&mut [f32], Weight)], x: &[f32]) {
+fn base_forward_all(outputs: &mut [(&mut [f32], Weight)], x: Rows) {
     if outputs.iter().all(|(_, w)| w.quantized.is_some()) {
         let mut all: Vec<_> = outputs.iter_mut().filter_map(|(y, w)| Some((&mut **y, w.quantized?))).collect();
-        return quant::forward_all(&mut all, x, false);
+        return quant::forward_all(&mut all, x.singles(), false);
     }
     if outputs.iter().all(|(_, w)| w.packed.is_some() && w.quantized.is_none()) {
         let k = outputs.first().map_or(1, |(_, w)| w.k);
@@ -107,32 +110,43 @@ pub fn bias_backward(d_b: &mut [f32], d_y: &[f32]) {
 
 /// Everything a product has to give back: d_x = or += as in [`backward_input`], and the gradients of the matrix and of its
 /// adapter where they are wanted.
-pub fn backward(d_x: &mut [f32], g: &mut WeightGradients, d_y: &[f32], x: &[f32], w: Weight, add: bool) {
+pub fn backward<'a>(
+    d_x: &mut [f32],
+    g: &mut WeightGradients,
+    d_y: impl Into<Rows<'a>>,
+    x: impl Into<Rows<'a>>,
+    w: Weight,
+    add: bool,
+) {
+    let (d_y, x) = (d_y.into(), x.into());
     backward_input(d_x, d_y, Weight { adapter: None, ..w }, add);
     if !g.weight.is_empty() {
         backward_weight(g.weight, d_y, x, w);
     }
-    lora::backward(d_x, g, d_y, x, w);
+    if w.adapter.is_some() {
+        lora::backward(d_x, g, d_y.singles(), x.singles(), w);
+    }
 }
 
 /// d_x `[m, k]` = d_y `[m, n]` W, or += with `add`; with an adapter, of both.
-pub fn backward_input(d_x: &mut [f32], d_y: &[f32], w: Weight, add: bool) {
+pub fn backward_input<'a>(d_x: &mut [f32], d_y: impl Into<Rows<'a>>, w: Weight, add: bool) {
+    let d_y = d_y.into();
     base_backward_input(d_x, d_y, w, add);
     if let Some(adapter) = &w.adapter {
-        lora::backward_input(d_x, d_y, adapter, w.n, w.k);
+        lora::backward_input(d_x, d_y.singles(), adapter, w.n, w.k);
     }
 }
 
 /// Works on transposed tiles of 32 rows, so that W is read as it lies.
-fn base_backward_input(d_x: &mut [f32], d_y: &[f32], w: Weight, add: bool) {
+fn base_backward_input(d_x: &mut [f32], d_y: Rows, w: Weight, add: bool) {
     let (n, k) = (w.n, w.k);
     if let Some(blocks) = w.fp8 {
-        return linear_fp8::backward_input(d_x, d_y, blocks, n, k, add);
+        return linear_fp8::backward_input(d_x, d_y.singles(), blocks, n, k, add);
     }
     if let Some(packed) = w.packed {
         return linear_bf16::backward_input(d_x, d_y, packed, n, k, add);
     }
-    let w = w.panels;
+    let (d_y, w) = (d_y.singles(), w.panels);
     let m = d_y.len() / n;
     assert!(d_x.len() == m * k && w.len() == n.div_ceil(NR) * NR * k, "linear backward: shapes");
     let panels = n.div_ceil(NR);
@@ -190,15 +204,24 @@ fn transpose_in(t: &mut [f32], rows: &[f32], n: usize) {
     t[n * NR..].fill(0.0);
 }
 
+/// The same for several matrices `(d_w, d_y, w)` whose products run in bf16 with the same x, which is packed once.
+pub fn backward_weights<'a>(targets: &mut [(&mut [f32], Rows, Weight)], x: impl Into<Rows<'a>>) {
+    let Some(k) = targets.first().map(|(_, _, w)| w.k) else { return };
+    assert!(targets.iter().all(|(_, _, w)| w.packed.is_some() && w.k == k), "products in bf16 of one width");
+    let mut all: Vec<_> = targets.iter_mut().map(|(d_w, d_y, w)| (&mut **d_w, *d_y, w.n)).collect();
+    linear_bf16::backward_weights(&mut all, x, k);
+}
+
 /// d_w (panels of the shape of w) += d_y^T x, summed over tokens in order.
-pub fn backward_weight(d_w: &mut [f32], d_y: &[f32], x: &[f32], w: Weight) {
-    let (n, k) = (w.n, w.k);
+pub fn backward_weight<'a>(d_w: &mut [f32], d_y: impl Into<Rows<'a>>, x: impl Into<Rows<'a>>, w: Weight) {
+    let (n, k, d_y, x) = (w.n, w.k, d_y.into(), x.into());
     if w.fp8.is_some() {
-        return linear_fp8::backward_weight(d_w, d_y, x, n, k);
+        return linear_fp8::backward_weight(d_w, d_y.singles(), x.singles(), n, k);
     }
     if w.packed.is_some() {
         return linear_bf16::backward_weight(d_w, d_y, x, n, k);
     }
+    let (d_y, x) = (d_y.singles(), x.singles());
     let m = d_y.len() / n;
     assert!(x.len() == m * k && d_w.len() == n.div_ceil(NR) * NR * k, "linear weight gradient: shapes");
     let panels = n.div_ceil(NR);

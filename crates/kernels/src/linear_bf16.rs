@@ -1,14 +1,15 @@
 //! Linear layers in bf16: operands rounded to bf16, sums in f32, the three products of `linear` in the same shapes.
 //!
-//! Weights are rounded once per version into packed copies (see [`Packed`]); activations are rounded on the fly, a block
-//! that fits the second-level cache at a time. As in f32, a sum runs over its contraction in ascending order (pair by pair),
+//! Weights are rounded once per version into packed copies (see [`Packed`]). Activations come in bf16, or as f32 and are
+//! rounded on the fly, a block that fits the second-level cache at a time. As in f32, a sum runs over its contraction in ascending order (pair by pair),
 //! so no result depends on how the work was split.
 
-use crate::cpu::bf16::{TILE_PADDING, interleave, pair_rows};
+use crate::cpu::bf16::{TILE_PADDING, interleave, pair_rows, round, zip};
 use crate::cpu::gemm::{Extent, Left, NR, Start, bf16_tiles, gemm_bf16};
 use crate::cpu::math::{SQUARE, transpose};
-use crate::cpu::operand::{as_f32, as_u32};
+use crate::cpu::operand::{as_f32, as_u32, halves};
 use crate::par::{self, Shared};
+use crate::rows::Rows;
 use crate::scratch;
 use std::cell::RefCell;
 use std::ops::Range;
@@ -27,6 +28,8 @@ const BLOCK_BYTES: usize = 384 << 10;
 const TOKEN_BLOCK: usize = 1024;
 /// Rows of the weight-gradient microkernel: activations are packed in tiles this wide.
 const TILE: usize = 12;
+/// Rows in bf16 as long as a multiple of this are copied before they are multiplied: a tile's rows would share lines.
+const FAR: usize = 1024;
 /// Token pairs packed per tile before the next tile: their rows of x stay in cache.
 const LINES: usize = 32;
 
@@ -113,13 +116,15 @@ fn pack_backward(out: &mut [u32], forward: &[u32], n: usize, k: usize, blocks: R
 }
 
 /// y `[m, n]` = x `[m, k]` W^T, or y += x W^T with `add` (the product is summed first, then added).
-pub fn forward(y: &mut [f32], x: &[f32], w: &Packed, n: usize, k: usize, add: bool) {
+pub fn forward<'a>(y: &mut [f32], x: impl Into<Rows<'a>>, w: &Packed, n: usize, k: usize, add: bool) {
+    let x = x.into();
     assert_eq!(w.forward.len(), n.div_ceil(NR) * k.div_ceil(2) * NR, "bf16 linear: packed weights");
     product(y, x, &w.forward, n, k, k.div_ceil(2), add);
 }
 
 /// d_x `[m, k]` += d_y `[m, n]` W, or = without `add`.
-pub fn backward_input(d_x: &mut [f32], d_y: &[f32], w: &Packed, n: usize, k: usize, add: bool) {
+pub fn backward_input<'a>(d_x: &mut [f32], d_y: impl Into<Rows<'a>>, w: &Packed, n: usize, k: usize, add: bool) {
+    let d_y = d_y.into();
     let (pairs, blocks) = (n.div_ceil(NR) * (NR / 2), k.div_ceil(NR));
     if keeps_backward(n, k) {
         assert_eq!(w.backward.len(), blocks * pairs * NR, "bf16 linear backward: packed weights");
@@ -140,7 +145,8 @@ pub fn backward_input(d_x: &mut [f32], d_y: &[f32], w: &Packed, n: usize, k: usi
 }
 
 /// y_i `[m, n_i]` = x `[m, k]` W_i^T for several matrices.
-pub fn forward_all(outputs: &mut [(&mut [f32], &Packed, usize)], x: &[f32], k: usize) {
+pub fn forward_all<'a>(outputs: &mut [(&mut [f32], &Packed, usize)], x: impl Into<Rows<'a>>, k: usize) {
+    let x = x.into();
     let m = x.len() / k;
     let mut targets = Vec::with_capacity(outputs.len());
     for (y, w, n) in outputs {
@@ -161,38 +167,82 @@ struct Target<'a> {
 }
 
 /// y `[m, n]` from x `[m, k]` and panels `[ceil(n/32)][pairs][32]`; pairs beyond k meet zeros.
-fn product(y: &mut [f32], x: &[f32], panels: &[u32], n: usize, k: usize, pairs: usize, add: bool) {
+fn product(y: &mut [f32], x: Rows, panels: &[u32], n: usize, k: usize, pairs: usize, add: bool) {
     assert!(y.len() == x.len() / k * n, "bf16 linear: shapes");
     let start = if add { Start::Add } else { Start::Zero };
     products(&[Target { out: Shared::new(y), from: 0, row: n, panels, n }], x, k, pairs, start);
 }
 
-fn products(targets: &[Target], x: &[f32], k: usize, pairs: usize, start: Start) {
+/// Rows of x as the left side of a product, and where they lie once they are.
+struct LeftRows<'a> {
+    x: Rows<'a>,
+    k: usize,
+    pairs: usize,
+    /// Words between rows that are copied: a row more than its words, so that rows do not fall on the same lines of the
+    /// first-level cache.
+    ld: usize,
+    /// Whether rows are read where they are: whole words, none beyond them wanted, and not so far apart that a tile's rows
+    /// would fall on the same lines.
+    direct: bool,
+}
+
+impl<'a> LeftRows<'a> {
+    fn new(x: Rows<'a>, k: usize, pairs: usize) -> Self {
+        let ld = (k / 2 + 1).max(pairs).next_multiple_of(16) + 16;
+        let direct = match x {
+            Rows::Pairs(x) => 2 * pairs == k && x.as_ptr().cast::<u32>().is_aligned() && !k.is_multiple_of(FAR),
+            Rows::Singles(_) => false,
+        };
+        LeftRows { x, k, pairs, ld, direct: direct && !(bf16_tiles() && !pairs.is_multiple_of(16)) }
+    }
+
+    /// Rows `r..r + m`, in place or copied to `scratch`.
+    fn at(&self, scratch: &mut [u32], r: usize, m: usize) -> Left {
+        let (k, ld) = (self.k, self.ld);
+        let x = self.x.slice(r * k..(r + m) * k);
+        let (base, row) = match x {
+            Rows::Pairs(x) if self.direct => (x.as_ptr().cast(), k / 2),
+            Rows::Pairs(x) => {
+                for (words, row) in scratch[..m * ld].chunks_exact_mut(ld).zip(x.chunks_exact(k)) {
+                    halves(as_f32(words))[..k].copy_from_slice(row);
+                }
+                (scratch.as_ptr().cast(), ld)
+            }
+            Rows::Singles(x) => {
+                pair_rows(&mut scratch[..m * ld], ld, x, k);
+                (scratch.as_ptr().cast(), ld)
+            }
+        };
+        if !self.direct {
+            for row in scratch[..m * ld].chunks_exact_mut(ld) {
+                row[k.div_ceil(2)..self.pairs.max(k.div_ceil(2))].fill(0);
+            }
+        }
+        Left { base, row, outer: 0, inner: 1 }
+    }
+}
+
+fn products(targets: &[Target], x: Rows, k: usize, pairs: usize, start: Start) {
     let m = x.len() / k;
     assert!(x.len() == m * k, "bf16 linear: shapes");
-    // A row more than its words, so that rows do not fall on the same lines of the first-level cache.
-    let ld = (k / 2 + 1).max(pairs).next_multiple_of(16) + 16;
-    let block = (BLOCK_BYTES / (ld * 4) / TILE * TILE).clamp(2 * TILE, 16 * TILE);
+    let x = LeftRows::new(x, k, pairs);
+    let block = (BLOCK_BYTES / (x.ld * 4) / TILE * TILE).clamp(2 * TILE, 16 * TILE);
     let count: usize = targets.iter().map(|t| t.n.div_ceil(NR)).sum();
     let run = |rows: Range<usize>, cols: Range<usize>| {
-        with_scratch(&ROWS, block.min(rows.len()) * ld, |scratch| {
+        with_scratch(&ROWS, if x.direct { 0 } else { block.min(rows.len()) * x.ld }, |scratch| {
             let mut r = rows.start;
             while r < rows.end {
                 let m = (rows.end - r).min(block);
-                pair_rows(&mut scratch[..m * ld], ld, &x[r * k..(r + m) * k], k);
-                for row in scratch[..m * ld].chunks_exact_mut(ld) {
-                    row[k.div_ceil(2)..pairs.max(k.div_ceil(2))].fill(0);
-                }
+                let a = x.at(scratch, r, m);
                 let mut first = 0;
                 for Target { out, from, row, panels, n } in targets {
                     let own = n.div_ceil(NR);
                     for p in cols.start.max(first)..cols.end.min(first + own) {
                         let p = p - first;
                         let e = Extent { m, outer: 1, inner: pairs, n: (n - p * NR).min(NR) };
-                        let a = Left { base: scratch.as_ptr().cast(), row: ld, outer: 0, inner: 1 };
                         let b = panels[p * pairs * NR..].as_ptr().cast();
-                        // SAFETY: scratch holds m rows of ld words, panel p exists (asserted); tasks own disjoint rows or
-                        // columns.
+                        // SAFETY: `a` has m rows of at least `pairs` words, panel p exists (asserted); tasks own disjoint rows
+                        // or columns.
                         unsafe { gemm_bf16(e, a, b, NR, out.at(r * row + from + p * NR), *row, start) };
                     }
                     first += own;
@@ -208,53 +258,82 @@ fn products(targets: &[Target], x: &[f32], k: usize, pairs: usize, start: Start)
     }
 }
 
+/// A weight gradient: d_w (f32 panels of `[n, k]`), d_y `[m, n]`, n.
+pub type WeightTarget<'a> = (&'a mut [f32], Rows<'a>, usize);
+
 /// d_w (f32 panels of `[n, k]`) += d_y^T x, summed over tokens in order, [`TOKEN_BLOCK`] at a time.
-pub fn backward_weight(d_w: &mut [f32], d_y: &[f32], x: &[f32], n: usize, k: usize) {
-    weight_gradient(d_w, d_y, x, n, k, bf16_tiles());
+pub fn backward_weight<'a>(d_w: &mut [f32], d_y: impl Into<Rows<'a>>, x: impl Into<Rows<'a>>, n: usize, k: usize) {
+    weight_gradients(&mut [(d_w, d_y.into(), n)], x.into(), k, bf16_tiles());
 }
 
-/// The same with the columns of x packed as rows (which matrix tiles want) or in tiles of lines.
-fn weight_gradient(d_w: &mut [f32], d_y: &[f32], x: &[f32], n: usize, k: usize, as_rows: bool) {
-    let m = d_y.len() / n;
-    assert!(x.len() == m * k && d_w.len() == n.div_ceil(NR) * NR * k, "bf16 weight gradient: shapes");
+/// The same for several matrices with the same x, which is packed once.
+pub fn backward_weights<'a>(targets: &mut [WeightTarget], x: impl Into<Rows<'a>>, k: usize) {
+    weight_gradients(targets, x.into(), k, bf16_tiles());
+}
+
+/// With the columns of x packed as rows (which matrix tiles want) or in tiles of lines.
+fn weight_gradients(targets: &mut [WeightTarget], x: Rows, k: usize, as_rows: bool) {
+    let m = x.len() / k;
+    for (d_w, d_y, n) in targets.iter() {
+        let fits = x.len() == m * k && d_y.len() == m * n && d_w.len() == n.div_ceil(NR) * NR * k;
+        assert!(fits, "bf16 weight gradient: shapes");
+    }
+    let height = if as_rows { NR } else { TILE };
+    let tiles = k.div_ceil(height);
+    for t0 in (0..m).step_by(TOKEN_BLOCK) {
+        let tokens = (m - t0).min(TOKEN_BLOCK);
+        let pairs = tokens.div_ceil(2);
+        let tile_words = if as_rows { NR * row_words(pairs) } else { tile_words(pairs) };
+        with_scratch(&ROWS, tiles * tile_words, |packed| {
+            let x = x.slice(t0 * k..(t0 + tokens) * k);
+            if as_rows {
+                pack_token_rows(packed, x, k, pairs)
+            } else {
+                pack_tokens(packed, x, k, pairs)
+            }
+            for (d_w, d_y, n) in targets.iter_mut() {
+                let d_y = d_y.slice(t0 * *n..(t0 + tokens) * *n);
+                add_block(d_w, d_y, (packed, tile_words), *n, k, pairs, as_rows);
+            }
+        });
+    }
+}
+
+/// One block of tokens of one weight gradient, from the packed columns of x (and the words of a tile of them).
+fn add_block(
+    d_w: &mut [f32],
+    d_y: Rows,
+    (packed, tile_words): (&[u32], usize),
+    n: usize,
+    k: usize,
+    pairs: usize,
+    as_rows: bool,
+) {
     let height = if as_rows { NR } else { TILE };
     let (count, tiles) = (n.div_ceil(NR), k.div_ceil(height));
     let pieces = if count >= par::threads() * 2 { 1 } else { (par::threads() * 2).div_ceil(count).min(tiles) };
     let step = tiles.div_ceil(pieces);
     let pieces = tiles.div_ceil(step);
     let out = Shared::new(d_w);
-    for t0 in (0..m).step_by(TOKEN_BLOCK) {
-        let tokens = (m - t0).min(TOKEN_BLOCK);
-        let pairs = tokens.div_ceil(2);
-        let tile_words = if as_rows { NR * row_words(pairs) } else { tile_words(pairs) };
-        with_scratch(&ROWS, tiles * tile_words, |packed| {
-            match as_rows {
-                true => pack_token_rows(packed, &x[t0 * k..(t0 + tokens) * k], k, pairs),
-                false => pack_tokens(packed, &x[t0 * k..(t0 + tokens) * k], k, pairs),
+    with_scratch(&PANEL, count * panel_words(pairs), |panels| {
+        pack_columns(panels, d_y, n, pairs);
+        par::ranges(count * pieces, 1, |tasks| {
+            for task in tasks {
+                let (p, piece) = (task / pieces, task % pieces);
+                let panel = panels[p * panel_words(pairs)..].as_ptr().cast();
+                for tile in piece * step..((piece + 1) * step).min(tiles) {
+                    let rows = (k - tile * height).min(height);
+                    let e = Extent { m: rows, outer: 1, inner: pairs, n: NR };
+                    let base = packed[tile * tile_words..].as_ptr().cast();
+                    let (row, inner) = if as_rows { (row_words(pairs), 1) } else { (1, TILE) };
+                    let a = Left { base, row, outer: 0, inner };
+                    // SAFETY: the tile holds `pairs` lines of 12 words, or 32 rows of as many; the panel lines of 32; this
+                    // task alone writes rows of this tile of panel p.
+                    unsafe { gemm_bf16(e, a, panel, NR, out.at((p * k + tile * height) * NR), NR, Start::Add) };
+                }
             }
-            with_scratch(&PANEL, count * panel_words(pairs), |panels| {
-                pack_columns(panels, &d_y[t0 * n..(t0 + tokens) * n], n, pairs);
-                par::ranges(count * pieces, 1, |tasks| {
-                    for task in tasks {
-                        let (p, piece) = (task / pieces, task % pieces);
-                        let panel = panels[p * panel_words(pairs)..].as_ptr().cast();
-                        for tile in piece * step..((piece + 1) * step).min(tiles) {
-                            let rows = (k - tile * height).min(height);
-                            let e = Extent { m: rows, outer: 1, inner: pairs, n: NR };
-                            let base = packed[tile * tile_words..].as_ptr().cast();
-                            let (row, inner) = if as_rows { (row_words(pairs), 1) } else { (1, TILE) };
-                            let a = Left { base, row, outer: 0, inner };
-                            // SAFETY: the tile holds `pairs` lines of 12 words, or 32 rows of as many; the panel lines of 32;
-                            // this task alone writes rows of this tile of panel p.
-                            unsafe {
-                                gemm_bf16(e, a, panel, NR, out.at((p * k + tile * height) * NR), NR, Start::Add);
-                            }
-                        }
-                    }
-                });
-            });
         });
-    }
+    });
 }
 
 /// Words of one row of [`pack_token_rows`].
@@ -262,20 +341,33 @@ fn row_words(pairs: usize) -> usize {
     pairs.next_multiple_of(SQUARE) + SQUARE
 }
 
+/// Columns `from..from + line.len()` of tokens 2p and 2p + 1 of x `[tokens, k]` as words; missing tokens are zero.
+fn zip_tokens(line: &mut [u32], x: Rows, k: usize, p: usize, from: usize) {
+    let (at, width) = (2 * p * k + from, line.len());
+    match x {
+        Rows::Singles(x) if at + k < x.len() => interleave(line, &x[at..][..width], &x[at + k..][..width]),
+        Rows::Pairs(x) if at + k < x.len() => zip(line, &x[at..][..width], &x[at + k..][..width]),
+        Rows::Singles(x) if at < x.len() => {
+            line.iter_mut().zip(&x[at..]).for_each(|(word, v)| *word = round(*v).to_bits() >> 16);
+        }
+        Rows::Pairs(x) if at < x.len() => line.iter_mut().zip(&x[at..]).for_each(|(word, v)| *word = u32::from(*v)),
+        _ => line.fill(0),
+    }
+}
+
 /// x `[tokens, k]` as rows `[k]` of pairs of tokens; missing tokens are zero.
-fn pack_token_rows(packed: &mut [u32], x: &[f32], k: usize, pairs: usize) {
+fn pack_token_rows(packed: &mut [u32], x: Rows, k: usize, pairs: usize) {
     let (tokens, words) = (x.len() / k, row_words(pairs));
     let to = Shared::new(as_f32(packed));
     par::ranges(k.div_ceil(SQUARE), (1_usize << 13).div_ceil(tokens * SQUARE).max(1), |range| {
-        let (mut square, zeros) = ([0u32; SQUARE * SQUARE], [0f32; SQUARE]);
+        let mut square = [0u32; SQUARE * SQUARE];
         for block in range {
             let (from, width) = (block * SQUARE, (k - block * SQUARE).min(SQUARE));
             // SAFETY: each task owns its rows.
             let rows = unsafe { to.slice(from * words, SQUARE * words) };
             for p0 in (0..pairs).step_by(SQUARE) {
                 for (i, line) in square.chunks_exact_mut(SQUARE).enumerate() {
-                    let row = |t: usize| if t < tokens { &x[t * k + from..][..width] } else { &zeros[..width] };
-                    interleave(&mut line[..width], row(2 * (p0 + i)), row(2 * (p0 + i) + 1));
+                    zip_tokens(&mut line[..width], x, k, p0 + i, from);
                 }
                 transpose(&mut rows[p0..], words, as_f32(&mut square), SQUARE, SQUARE, SQUARE);
             }
@@ -289,7 +381,7 @@ fn tile_words(pairs: usize) -> usize {
 }
 
 /// x `[tokens, k]` as pairs of tokens in tiles `[ceil(k/12)]` of `[pairs][12]` (and padding).
-fn pack_tokens(packed: &mut [u32], x: &[f32], k: usize, pairs: usize) {
+fn pack_tokens(packed: &mut [u32], x: Rows, k: usize, pairs: usize) {
     let (tiles, words) = (k.div_ceil(TILE), tile_words(pairs));
     let to = Shared::new(as_f32(packed));
     let tokens = x.len() / k;
@@ -299,32 +391,34 @@ fn pack_tokens(packed: &mut [u32], x: &[f32], k: usize, pairs: usize) {
             for tile in range.clone() {
                 // SAFETY: each task owns its tiles.
                 let out = as_u32(unsafe { to.slice(tile * words, words) });
-                pack_lines(&mut out[p0 * TILE..], x, k, tile * TILE, p0, lines, tokens);
+                pack_lines(&mut out[p0 * TILE..], x, k, tile * TILE, p0, lines);
             }
         }
     });
 }
 
 /// Lines `p0..p0 + lines` of the tile that begins at column `from`.
-fn pack_lines(out: &mut [u32], x: &[f32], k: usize, from: usize, p0: usize, lines: usize, tokens: usize) {
+fn pack_lines(out: &mut [u32], x: Rows, k: usize, from: usize, p0: usize, lines: usize) {
+    let mut done = 0;
     #[cfg(target_arch = "x86_64")]
     if crate::cpu::simd::bf16_dot() {
         // Whole vectors while 16 columns lie inside x; the rest below.
-        let inside = if from + 16 <= k { tokens / 2 } else { ((tokens * k).saturating_sub(from + 16) / k).div_ceil(2) };
-        let fast = lines.min(inside.saturating_sub(p0));
-        // SAFETY: rows 2 p0 .. 2 (p0 + fast) have 16 readable values from `from` on, inside x; the tile has its padding.
-        unsafe { crate::cpu::bf16::pack_tile(out.as_mut_ptr(), TILE, x[2 * p0 * k + from..].as_ptr(), k, fast) };
-        return pack_lines_plain(&mut out[fast * TILE..], x, k, from, p0 + fast, lines - fast, tokens);
+        let (len, tokens) = (x.len(), x.len() / k);
+        let inside = if from + 16 <= k { tokens / 2 } else { (len.saturating_sub(from + 16) / k).div_ceil(2) };
+        done = lines.min(inside.saturating_sub(p0));
+        let at = 2 * p0 * k + from;
+        // SAFETY: rows 2 p0 .. 2 (p0 + done) have 16 readable values from `from` on, inside x; the tile has its padding.
+        unsafe {
+            match x {
+                _ if done == 0 => {}
+                Rows::Singles(x) => crate::cpu::bf16::pack_tile(out.as_mut_ptr(), TILE, x[at..].as_ptr(), k, done),
+                Rows::Pairs(x) => crate::cpu::bf16::zip_tile(out.as_mut_ptr(), TILE, x[at..].as_ptr(), k, done),
+            }
+        }
     }
-    pack_lines_plain(out, x, k, from, p0, lines, tokens);
-}
-
-fn pack_lines_plain(out: &mut [u32], x: &[f32], k: usize, from: usize, p0: usize, lines: usize, tokens: usize) {
     let width = (k - from).min(TILE);
-    let zeros = [0f32; TILE];
-    for p in 0..lines {
-        let row = |t: usize| if t < tokens { &x[t * k + from..][..width] } else { &zeros[..width] };
-        interleave(&mut out[p * TILE..][..width], row(2 * (p0 + p)), row(2 * (p0 + p) + 1));
+    for p in done..lines {
+        zip_tokens(&mut out[p * TILE..][..width], x, k, p0 + p, from);
     }
 }
 
@@ -335,18 +429,16 @@ fn panel_words(pairs: usize) -> usize {
 }
 
 /// d_y `[tokens, n]` as pairs of tokens in panels `[ceil(n/32)]` of `[pairs][32]`, zero padded.
-fn pack_columns(panels: &mut [u32], d_y: &[f32], n: usize, pairs: usize) {
+fn pack_columns(panels: &mut [u32], d_y: Rows, n: usize, pairs: usize) {
     let (count, words) = (n.div_ceil(NR), panel_words(pairs));
-    let (zeros, rows) = ([0f32; NR], d_y.len() / n);
     let to = Shared::new(as_f32(panels));
     par::ranges(pairs, (1_usize << 13).div_ceil(n).max(8), |range| {
         for p in range {
             for panel in 0..count {
                 let (from, width) = (panel * NR, (n - panel * NR).min(NR));
-                let row = |t: usize| if t < rows { &d_y[t * n + from..][..width] } else { &zeros[..width] };
                 // SAFETY: each task owns its lines.
                 let line = as_u32(unsafe { to.slice(panel * words + p * NR, NR) });
-                interleave(&mut line[..width], row(2 * p), row(2 * p + 1));
+                zip_tokens(&mut line[..width], d_y, n, p, from);
                 line[width..].fill(0);
             }
         }
@@ -356,7 +448,6 @@ fn pack_columns(panels: &mut [u32], d_y: &[f32], n: usize, pairs: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::bf16::round;
     use crate::linear::tests::noise;
     use crate::params::Layout;
 
@@ -401,7 +492,7 @@ mod tests {
                 (0..n * k).map(|i| 0.25 + (0..m).map(|p| rd[p * n + i / k] * rx[p * k + i % k]).sum::<f64>()).collect();
             for as_rows in [false, true] {
                 let mut d_w = layout.store(vec![0.25; n * k]);
-                weight_gradient(&mut d_w, &d_y, &x, n, k, as_rows);
+                weight_gradients(&mut [(&mut d_w, (&d_y).into(), n)], (&x).into(), k, as_rows);
                 close(&layout.load(&d_w), &want, 3e-4);
             }
         }
@@ -426,6 +517,44 @@ mod tests {
             let mut y = vec![0.0; n];
             forward(&mut y, &x[row * k..(row + 1) * k], &w, n, k, false);
             assert_eq!(y, all.0[row * n..(row + 1) * n]);
+        }
+    }
+    /// x in bf16.
+    fn lowered(x: &[f32]) -> Vec<u32> {
+        let mut words = vec![0; x.len() / 2];
+        crate::cpu::bf16::halve(halves(as_f32(&mut words)), x);
+        words
+    }
+
+    fn pairs(words: &mut [u32]) -> Rows<'_> {
+        Rows::Pairs(halves(as_f32(words)))
+    }
+
+    #[test]
+    fn operands_that_lie_in_bf16_give_the_same_bits() {
+        for (m, n, k) in [(1, 2, 4), (3, 34, 40), (67, 70, 18), (301, 64, 1024), (1025, 1030, 30), (40, 2048, 96)] {
+            let (x, d_y) = (noise(m * k, 1), noise(m * n, 2));
+            let (mut low_x, mut low_d) = (lowered(&x), lowered(&d_y));
+            let mut w = Packed::default();
+            w.pack(&Layout::Panels { n, k }.store(noise(n * k, 3)), n, k, true);
+            let run = |x: Rows, d_y: Rows| {
+                let (mut y, mut d_x) = (vec![0.5; m * n], vec![0.5; m * k]);
+                forward(&mut y, x, &w, n, k, true);
+                backward_input(&mut d_x, d_y, &w, n, k, false);
+                let d_w = [false, true].map(|as_rows| {
+                    let mut d_w = vec![0.25; n.div_ceil(NR) * NR * k];
+                    weight_gradients(&mut [(&mut d_w, d_y, n)], x, k, as_rows);
+                    d_w
+                });
+                (y, d_x, d_w)
+            };
+            let want = run((&x).into(), (&d_y).into());
+            assert!(run(pairs(&mut low_x), pairs(&mut low_d)) == want, "{m} {n} {k}");
+            let mut both = [vec![0.25; n.div_ceil(NR) * NR * k], vec![0.25; n.div_ceil(NR) * NR * k]];
+            let [a, b] = &mut both;
+            backward_weights(&mut [(a, pairs(&mut low_d), n), (b, (&d_y).into(), n)], pairs(&mut low_x), k);
+            let as_rows = usize::from(bf16_tiles());
+            assert!(both[0] == want.2[as_rows] && both[1] == both[0], "together: {m} {n} {k}");
         }
     }
 }

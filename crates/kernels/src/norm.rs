@@ -1,11 +1,15 @@
 //! RMSNorm, y = w x / sqrt(mean(x^2) + eps), over rows of any width (model width, or one head for Qwen3's q/k norm).
 
+use crate::cpu::bf16::halve;
 use crate::cpu::math;
 use crate::multiversion;
 use crate::par::{self, Shared};
+use crate::scratch;
 
 /// Rows of one task; the weight gradient sums tasks' shares in order.
 const ROWS: usize = 256;
+/// Rows whose sums are made side by side.
+const SIDE: usize = 4;
 
 multiversion! {
     fn row_forward(y: &mut [f32], x: &[f32], w: &[f32], r: f32) -> () {
@@ -22,19 +26,88 @@ multiversion! {
     }
 }
 
+multiversion! {
+    /// Sums of squares of up to [`SIDE`] rows side by side; each in the order of [`math::dot`].
+    fn squares(sums: &mut [f32; SIDE], x: &[f32], d: usize) -> () {
+        if x.len() == SIDE * d && d.is_multiple_of(math::LANES) {
+            let mut lanes = [[0f32; math::LANES]; SIDE];
+            for at in (0..d).step_by(math::LANES) {
+                for (i, lanes) in lanes.iter_mut().enumerate() {
+                    let x = &x[i * d + at..][..math::LANES];
+                    for l in 0..math::LANES { lanes[l] = x[l].mul_add(x[l], lanes[l]); }
+                }
+            }
+            for (sum, lanes) in sums.iter_mut().zip(lanes) { *sum = math::fold(lanes); }
+        } else {
+            for (sum, x) in sums.iter_mut().zip(x.chunks_exact(d)) { *sum = math::dot(x, x); }
+        }
+    }
+}
+
+multiversion! {
+    /// Sums of d_y w x of up to [`SIDE`] rows side by side; each in the order of a dot product of d_y w and x.
+    fn products(sums: &mut [f32; SIDE], d_y: &[f32], x: &[f32], w: &[f32]) -> () {
+        let d = w.len();
+        let whole = d / math::LANES * math::LANES;
+        let mut lanes = [[0f32; math::LANES]; SIDE];
+        if x.len() == SIDE * d {
+            for at in (0..whole).step_by(math::LANES) {
+                let w = &w[at..][..math::LANES];
+                for (i, lanes) in lanes.iter_mut().enumerate() {
+                    let (g, x) = (&d_y[i * d + at..][..math::LANES], &x[i * d + at..][..math::LANES]);
+                    for l in 0..math::LANES { lanes[l] = (g[l] * w[l]).mul_add(x[l], lanes[l]); }
+                }
+            }
+        } else {
+            for ((lanes, g), x) in lanes.iter_mut().zip(d_y.chunks_exact(d)).zip(x.chunks_exact(d)) {
+                for at in 0..whole {
+                    let l = at % math::LANES;
+                    lanes[l] = (g[at] * w[at]).mul_add(x[at], lanes[l]);
+                }
+            }
+        }
+        for ((lanes, g), x) in lanes.iter_mut().zip(d_y.chunks_exact(d)).zip(x.chunks_exact(d)) {
+            for at in whole..d { lanes[at - whole] = (g[at] * w[at]).mul_add(x[at], lanes[at - whole]); }
+        }
+        for (sum, lanes) in sums.iter_mut().zip(lanes) { *sum = math::fold(lanes); }
+    }
+}
+
 /// y, and per row `rstd` = 1 / sqrt(mean(x^2) + eps).
 pub fn forward(y: &mut [f32], rstd: &mut [f32], x: &[f32], w: &[f32], eps: f32) {
-    let d = w.len();
-    assert!(y.len() == x.len() && x.len() == rstd.len() * d, "rms norm: shapes");
-    let (out, stats) = (Shared::new(y), Shared::new(rstd));
-    par::ranges(x.len() / d, (1_usize << 14).div_ceil(d), |rows| {
-        for i in rows {
-            let x = &x[i * d..(i + 1) * d];
-            let r = 1.0 / (math::dot(x, x) / d as f32 + eps).sqrt();
+    assert!(y.len() == x.len(), "rms norm: shapes");
+    let out = Shared::new(y);
+    // SAFETY: each task owns its rows.
+    rows(rstd, x, w.len(), eps, |i, x, r| row_forward(unsafe { out.slice(i * w.len(), w.len()) }, x, w, r));
+}
+
+/// The same with y rounded to bf16.
+pub fn forward_pairs(y: &mut [u16], rstd: &mut [f32], x: &[f32], w: &[f32], eps: f32) {
+    assert!(y.len() == x.len(), "rms norm: shapes");
+    let (out, d) = (Shared::new(y), w.len());
+    rows(rstd, x, d, eps, |i, x, r| {
+        scratch::floats(d, |row| {
+            row_forward(row, x, w, r);
             // SAFETY: each task owns its rows.
-            unsafe {
-                stats.slice(i, 1)[0] = r;
-                row_forward(out.slice(i * d, d), x, w, r);
+            halve(unsafe { out.slice(i * d, d) }, row);
+        });
+    });
+}
+
+/// Calls `row` with the number, values and rstd of every row of x.
+fn rows(rstd: &mut [f32], x: &[f32], d: usize, eps: f32, row: impl Fn(usize, &[f32], f32) + Sync) {
+    assert!(x.len() == rstd.len() * d, "rms norm: shapes");
+    let stats = Shared::new(rstd);
+    par::ranges(x.len() / d, (1_usize << 14).div_ceil(d), |range| {
+        for first in range.clone().step_by(SIDE) {
+            let end = (first + SIDE).min(range.end);
+            let mut sums = [0.0; SIDE];
+            squares(&mut sums, &x[first * d..end * d], d);
+            for (i, sum) in (first..end).zip(sums) {
+                let r = 1.0 / (sum / d as f32 + eps).sqrt();
+                // SAFETY: each task owns its rows.
+                unsafe { stats.slice(i, 1)[0] = r };
+                row(i, &x[i * d..(i + 1) * d], r);
             }
         }
     });
@@ -48,18 +121,20 @@ pub fn backward(d_x: &mut [f32], d_w: &mut [f32], d_y: &[f32], x: &[f32], w: &[f
     let mut shares = vec![0f32; pieces * d];
     let (out, parts) = (Shared::new(d_x), Shared::new(&mut shares));
     par::ranges(pieces, 1, |pieces| {
-        let mut scaled = vec![0f32; d];
         for piece in pieces {
             // SAFETY: each task owns its pieces and the rows in them.
             let share = unsafe { parts.slice(piece * d, d) };
-            for i in piece * ROWS..((piece + 1) * ROWS).min(rows) {
-                let (x, d_y, r) = (&x[i * d..(i + 1) * d], &d_y[i * d..(i + 1) * d], rstd[i]);
-                for ((s, g), w) in scaled.iter_mut().zip(d_y).zip(w) {
-                    *s = g * w;
+            let last = ((piece + 1) * ROWS).min(rows);
+            for first in (piece * ROWS..last).step_by(SIDE) {
+                let end = (first + SIDE).min(last);
+                let mut sums = [0.0; SIDE];
+                products(&mut sums, &d_y[first * d..end * d], &x[first * d..end * d], w);
+                for (i, sum) in (first..end).zip(sums) {
+                    let (x, d_y, r) = (&x[i * d..(i + 1) * d], &d_y[i * d..(i + 1) * d], rstd[i]);
+                    let s = sum * r * r * r / d as f32;
+                    // SAFETY: as above.
+                    row_backward(unsafe { out.slice(i * d, d) }, share, d_y, x, w, r, s);
                 }
-                let s = math::dot(&scaled, x) * r * r * r / d as f32;
-                // SAFETY: as above.
-                row_backward(unsafe { out.slice(i * d, d) }, share, d_y, x, w, r, s);
             }
         }
     });

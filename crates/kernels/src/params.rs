@@ -143,6 +143,12 @@ impl<'a> Weight<'a> {
     pub fn f32(panels: &'a [f32], n: usize, k: usize) -> Self {
         Weight { n, k, panels, packed: None, fp8: None, quantized: None, adapter: None }
     }
+
+    /// Whether its products read activations that lie in bf16: they run in it alone, and rows are whole words.
+    pub fn reads_pairs(&self) -> bool {
+        let other = self.fp8.is_some() || self.quantized.is_some() || self.adapter.is_some();
+        self.packed.is_some() && !other && self.k.is_multiple_of(2) && self.n.is_multiple_of(2)
+    }
 }
 
 /// A named parameter.

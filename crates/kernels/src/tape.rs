@@ -16,9 +16,11 @@ pub use routing::RoutingStats;
 
 use crate::attention::{self, Heads, Segments};
 use crate::cache::{CacheSpan, KvCache};
+use crate::cpu::operand::halves;
 use crate::gradients::Gradients;
 use crate::params::{ParamId, ParamStore};
 use crate::rope::Rope;
+use crate::rows::Rows;
 use crate::{embedding, linear, norm, swiglu};
 use std::sync::Arc;
 
@@ -40,15 +42,86 @@ pub enum Attend<'a> {
 }
 
 enum Op {
-    Embedding { table: ParamId, tokens: Arc<[u32]>, out: Var },
-    Linear { x: Var, weight: ParamId, bias: Option<ParamId>, residual: Option<Var>, out: Var },
-    Norm { x: Var, weight: ParamId, rstd: Vec<f32>, out: Var },
-    Rope { x: Var, rope: Arc<Rope>, positions: Arc<[u32]> },
-    Attention { q: Var, k: Var, v: Var, stats: Vec<f32>, segments: Arc<Segments>, heads: Heads, out: Var },
-    SwiGlu { gate: Var, up: Var, out: Var },
-    Select { x: Var, rows: Arc<[u32]>, out: Var },
-    Block { index: usize, x: Var, out: Var },
+    Embedding {
+        table: ParamId,
+        tokens: Arc<[u32]>,
+        out: Var,
+    },
+    Linear {
+        x: Var,
+        weight: ParamId,
+        bias: Option<ParamId>,
+        residual: Option<Var>,
+        out: Var,
+    },
+    /// Several matrices that read the same x.
+    Linears {
+        x: Var,
+        parts: Vec<Part>,
+    },
+    Norm {
+        x: Var,
+        weight: ParamId,
+        rstd: Vec<f32>,
+        out: Var,
+    },
+    Rope {
+        x: Var,
+        rope: Arc<Rope>,
+        positions: Arc<[u32]>,
+    },
+    Attention {
+        q: Var,
+        k: Var,
+        v: Var,
+        stats: Vec<f32>,
+        segments: Arc<Segments>,
+        heads: Heads,
+        out: Var,
+    },
+    SwiGlu {
+        gate: Var,
+        up: Var,
+        out: Var,
+    },
+    Select {
+        x: Var,
+        rows: Arc<[u32]>,
+        out: Var,
+    },
+    Block {
+        index: usize,
+        x: Var,
+        out: Var,
+    },
     Other(Box<dyn Operation>),
+}
+
+/// One matrix of several.
+#[derive(Clone, Copy)]
+struct Part {
+    weight: ParamId,
+    bias: Option<ParamId>,
+    out: Var,
+}
+
+/// The numbers of a value.
+#[derive(Default)]
+struct Value {
+    /// As f32, or in bf16, two to a word.
+    data: Vec<f32>,
+    /// Whether they are in bf16: nothing but products reads them.
+    pairs: bool,
+    /// Whether nothing but bf16 products reads the gradient, so that it may be in bf16.
+    gradient_may_be_pairs: bool,
+    /// Whether the gradient is.
+    gradient_is_pairs: bool,
+}
+
+impl Value {
+    fn len(&self) -> usize {
+        if self.pairs { 2 * self.data.len() } else { self.data.len() }
+    }
 }
 
 /// Gradients of values by their number; `None` where nothing has flowed.
@@ -95,7 +168,7 @@ pub struct Tape {
     pub balance_loss: f32,
     /// A value that a block must not release: its input.
     kept: Option<Var>,
-    values: Vec<Option<Vec<f32>>>,
+    values: Vec<Option<Value>>,
     ops: Vec<Op>,
     pool: Vec<Vec<f32>>,
 }
@@ -109,7 +182,7 @@ impl Tape {
     /// Forgets all values and operations, keeps their buffers.
     pub fn reset(&mut self) {
         let values = std::mem::take(&mut self.values);
-        self.pool.extend(values.into_iter().flatten());
+        self.pool.extend(values.into_iter().flatten().map(|v| v.data));
         let ops = std::mem::take(&mut self.ops);
         self.recycle(ops);
     }
@@ -136,22 +209,43 @@ impl Tape {
     }
 
     fn push(&mut self, data: Vec<f32>) -> Var {
-        self.values.push(Some(data));
+        self.push_value(Value { data, ..Value::default() })
+    }
+
+    fn push_value(&mut self, value: Value) -> Var {
+        self.values.push(Some(value));
         Var(self.values.len() - 1)
     }
 
-    /// The value of a variable that has not been released.
+    /// The value of a variable that has not been released and does not lie in bf16.
     pub fn value(&self, v: Var) -> &[f32] {
-        self.values[v.0].as_deref().expect("value was released")
+        self.rows(v).singles()
+    }
+
+    /// The value as a product reads it.
+    fn rows(&self, v: Var) -> Rows<'_> {
+        let value = self.at(v);
+        if value.pairs { Rows::in_words(&value.data) } else { Rows::Singles(&value.data) }
+    }
+
+    fn at(&self, v: Var) -> &Value {
+        self.values[v.0].as_ref().expect("value was released")
+    }
+
+    /// The numbers of a value, to be changed in place.
+    fn value_mut(&mut self, v: Var) -> &mut [f32] {
+        let value = self.values[v.0].as_mut().expect("value was released");
+        assert!(!value.pairs, "values in bf16 are not changed");
+        &mut value.data
     }
 
     /// Gives a value's buffer back when nothing is remembered; a training tape keeps it.
     pub fn release(&mut self, v: Var) {
         if !self.recording
             && self.kept != Some(v)
-            && let Some(buffer) = self.values[v.0].take()
+            && let Some(value) = self.values[v.0].take()
         {
-            self.pool.push(buffer);
+            self.pool.push(value.data);
         }
     }
 
@@ -178,11 +272,11 @@ impl Tape {
         residual: Option<Var>,
     ) -> Var {
         let w = params.weight(weight);
-        let mut out = self.take(self.value(x).len() / w.k * w.n, false);
+        let mut out = self.take(self.at(x).len() / w.k * w.n, false);
         if let Some(r) = residual {
             out.copy_from_slice(self.value(r));
         }
-        linear::forward(&mut out, self.value(x), w, residual.is_some());
+        linear::forward(&mut out, self.rows(x), w, residual.is_some());
         if let Some(b) = bias {
             linear::add_bias(&mut out, params.data(b));
         }
@@ -198,30 +292,45 @@ impl Tape {
         x: Var,
         weights: [(ParamId, Option<ParamId>); N],
     ) -> [Var; N] {
-        let rows = self.value(x).len() / params.weight(weights[0].0).k;
+        let rows = self.at(x).len() / params.weight(weights[0].0).k;
         let mut outs = weights.map(|(w, _)| self.take(rows * params.weight(w).n, false));
         let mut all: Vec<_> =
             outs.iter_mut().zip(weights).map(|(out, (w, _))| (&mut out[..], params.weight(w))).collect();
-        linear::forward_all(&mut all, self.value(x));
+        linear::forward_all(&mut all, self.rows(x));
         for (out, (_, bias)) in outs.iter_mut().zip(weights) {
             if let Some(b) = bias {
                 linear::add_bias(out, params.data(b));
             }
         }
-        let vars = outs.map(|out| self.push(out));
-        for (out, (weight, bias)) in vars.into_iter().zip(weights) {
-            self.record(|| Op::Linear { x, weight, bias, residual: None, out });
+        let mut parts = Vec::with_capacity(N);
+        for (data, (weight, bias)) in outs.into_iter().zip(weights) {
+            let gradient_may_be_pairs = bias.is_none() && params.weight(weight).reads_pairs();
+            let out = self.push_value(Value { data, gradient_may_be_pairs, ..Value::default() });
+            parts.push(Part { weight, bias, out });
         }
+        let vars = std::array::from_fn(|i| parts[i].out);
+        self.record(|| Op::Linears { x, parts });
         vars
     }
 
     /// RMSNorm over rows as wide as the weight.
     pub fn norm(&mut self, params: &ParamStore, x: Var, weight: ParamId, eps: f32) -> Var {
+        self.norm_for(params, x, weight, eps, &[])
+    }
+
+    /// RMSNorm whose result nothing but products with `readers` reads (all readers, or none named): in bf16 where these
+    /// round it anyway.
+    pub fn norm_for(&mut self, params: &ParamStore, x: Var, weight: ParamId, eps: f32, readers: &[ParamId]) -> Var {
         let w = params.data(weight);
         let len = self.value(x).len();
-        let (mut out, mut rstd) = (self.take(len, false), self.take(len / w.len(), false));
-        norm::forward(&mut out, &mut rstd, self.value(x), w, eps);
-        let out = self.push(out);
+        let pairs = read_as_pairs(params, readers);
+        let (mut data, mut rstd) =
+            (self.take(if pairs { len / 2 } else { len }, false), self.take(len / w.len(), false));
+        match pairs {
+            true => norm::forward_pairs(halves(&mut data), &mut rstd, self.value(x), w, eps),
+            false => norm::forward(&mut data, &mut rstd, self.value(x), w, eps),
+        }
+        let out = self.push_value(Value { data, pairs, ..Value::default() });
         if self.recording {
             self.ops.push(Op::Norm { x, weight, rstd, out });
         } else {
@@ -232,7 +341,7 @@ impl Tape {
 
     /// Rotates x in place.
     pub fn rope(&mut self, x: Var, rope: &Arc<Rope>, positions: &Arc<[u32]>) {
-        rope.apply(self.values[x.0].as_mut().expect("value was released"), positions, 1.0);
+        rope.apply(self.value_mut(x), positions, 1.0);
         self.record(|| Op::Rope { x, rope: rope.clone(), positions: positions.clone() });
     }
 
@@ -260,11 +369,16 @@ impl Tape {
         }
     }
 
-    /// silu(gate) up.
-    pub fn swiglu(&mut self, gate: Var, up: Var) -> Var {
-        let mut out = self.take(self.value(gate).len(), false);
-        swiglu::forward(&mut out, self.value(gate), self.value(up));
-        let out = self.push(out);
+    /// silu(gate) up, which nothing but the product with `reader` reads.
+    pub fn swiglu(&mut self, params: &ParamStore, gate: Var, up: Var, reader: ParamId) -> Var {
+        let len = self.value(gate).len();
+        let pairs = read_as_pairs(params, &[reader]);
+        let mut data = self.take(if pairs { len / 2 } else { len }, false);
+        match pairs {
+            true => swiglu::forward_pairs(halves(&mut data), self.value(gate), self.value(up)),
+            false => swiglu::forward(&mut data, self.value(gate), self.value(up)),
+        }
+        let out = self.push_value(Value { data, pairs, ..Value::default() });
         self.record(|| Op::SwiGlu { gate, up, out });
         out
     }
@@ -297,4 +411,9 @@ impl Tape {
             self.ops.push(op());
         }
     }
+}
+
+/// Whether products with all of these take activations in bf16.
+fn read_as_pairs(params: &ParamStore, readers: &[ParamId]) -> bool {
+    !readers.is_empty() && readers.iter().all(|id| params.weight(*id).reads_pairs())
 }

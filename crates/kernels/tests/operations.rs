@@ -294,3 +294,46 @@ fn log_probabilities_entropies_and_gradients_equal_reference() {
         close("d_w", &d_w, &differences(&wide(&w), &ww, |w| ref_logprob(&wide(&h), w, vocab, &targets, t).0), 1e-5);
     }
 }
+
+/// The bits of values rounded to bf16.
+fn halves(values: &[f32]) -> Vec<u16> {
+    values.iter().map(|v| (aha_kernels::cpu::bf16::round(*v).to_bits() >> 16) as u16).collect()
+}
+
+#[test]
+fn results_in_bf16_are_the_f32_ones_rounded() {
+    for (rows, d) in [(1, 6), (5, 40), (9, 128), (4, 1030)] {
+        let (x, u, w, d_out) = (noise(rows * d, 1), noise(rows * d, 2), noise(d, 3), noise(rows * d, 4));
+        let (mut y, mut low) = (vec![0.0; rows * d], vec![0; rows * d]);
+        let (mut rstd, mut low_rstd) = (vec![0.0; rows], vec![0.0; rows]);
+        norm::forward(&mut y, &mut rstd, &x, &w, 1e-6);
+        norm::forward_pairs(&mut low, &mut low_rstd, &x, &w, 1e-6);
+        assert!(low == halves(&y) && rstd == low_rstd, "norm {rows} {d}");
+        swiglu::forward(&mut y, &x, &u);
+        swiglu::forward_pairs(&mut low, &x, &u);
+        assert_eq!(low, halves(&y), "swiglu {rows} {d}");
+        let (mut d_g, mut d_u) = (vec![7.0; rows * d], vec![7.0; rows * d]);
+        swiglu::backward(&mut d_g, &mut d_u, &d_out, &x, &u, false);
+        let mut low_u = vec![0; rows * d];
+        swiglu::backward_pairs(&mut low, &mut low_u, &d_out, &x, &u);
+        assert!(low == halves(&d_g) && low_u == halves(&d_u), "swiglu backward {rows} {d}");
+    }
+}
+
+#[test]
+fn a_norm_has_the_same_bits_alone_and_beside_other_rows() {
+    for d in [5, 16, 24, 96] {
+        let (rows, w) = (7, noise(d, 1));
+        let (x, d_y) = (noise(rows * d, 2), noise(rows * d, 3));
+        let (mut y, mut rstd, mut d_x) = (vec![0.0; rows * d], vec![0.0; rows], vec![0.0; rows * d]);
+        norm::forward(&mut y, &mut rstd, &x, &w, 1e-6);
+        norm::backward(&mut d_x, &mut [], &d_y, &x, &w, &rstd);
+        for i in 0..rows {
+            let row = i * d..(i + 1) * d;
+            let (mut one, mut r, mut d_one) = (vec![0.0; d], [0.0], vec![0.0; d]);
+            norm::forward(&mut one, &mut r, &x[row.clone()], &w, 1e-6);
+            norm::backward(&mut d_one, &mut [], &d_y[row.clone()], &x[row.clone()], &w, &r);
+            assert!(one == y[row.clone()] && d_one == d_x[row], "row {i} of width {d}");
+        }
+    }
+}

@@ -281,7 +281,8 @@ impl Decoder {
             scale: (c.head_dim as f32).powf(-0.5),
             precision: p.precision(),
         };
-        let h = tape.norm(p, x, b.attention_norm, c.rms_norm_eps);
+        let readers = [b.q, b.k, b.v].map(|l| l.weight);
+        let h = tape.norm_for(p, x, b.attention_norm, c.rms_norm_eps, &readers);
         let [mut q, mut k, v] = tape.linears(p, h, [b.q, b.k, b.v].map(|l| (l.weight, l.bias)));
         tape.release(h);
         if let (Some(q_norm), Some(k_norm)) = (b.q_norm, b.k_norm) {
@@ -300,10 +301,10 @@ impl Decoder {
         let y = tape.linear(p, a, b.o.weight, b.o.bias, Some(x));
         tape.release(a);
         tape.release(x);
-        let h = tape.norm(p, y, b.mlp_norm, c.rms_norm_eps);
+        let h = tape.norm_for(p, y, b.mlp_norm, c.rms_norm_eps, &[b.gate, b.up].map(|l| l.weight));
         let [gate, up] = tape.linears(p, h, [b.gate, b.up].map(|l| (l.weight, l.bias)));
         tape.release(h);
-        let m = tape.swiglu(gate, up);
+        let m = tape.swiglu(p, gate, up, b.down.weight);
         tape.release(gate);
         tape.release(up);
         let out = tape.linear(p, m, b.down.weight, b.down.bias, Some(y));

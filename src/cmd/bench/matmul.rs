@@ -3,9 +3,10 @@
 use super::{median, noise};
 use crate::args::{count, precision};
 use crate::output::Output;
+use aha_kernels::cpu::bf16::halve;
 use aha_kernels::linear;
 use aha_kernels::quant::QuantRows;
-use aha_kernels::{Init, Layout, ParamStore};
+use aha_kernels::{Init, Layout, ParamStore, Rows};
 use aha_pipeline::recipe::Precision;
 use serde_json::json;
 
@@ -40,14 +41,24 @@ pub(super) fn measure(m: usize, k: usize, n: usize, repeat: usize, precision: Pr
     let mut params = ParamStore::default();
     let id = params.init("weight", Layout::Panels { n, k }, Init::Normal { std: 0.02, seed: 1 });
     params.set_precision(precision.resolve(), true);
-    let (x, d_y) = (noise(m * k), noise(m * n));
-    let (mut y, mut d_x, mut d_w) = (vec![0f32; m * n], vec![0f32; m * k], vec![0f32; params.data(id).len()]);
     let w = params.weight(id);
+    let (x, d_y) = (noise(m * k), noise(m * n));
+    // As training keeps what only products read.
+    let [low_x, low_d_y] = [&x, &d_y].map(|values| {
+        let mut low = vec![0u16; if w.reads_pairs() { values.len() } else { 0 }];
+        halve(&mut low, values);
+        low
+    });
+    let (x, d_y) = match w.reads_pairs() {
+        true => (Rows::Pairs(&low_x), Rows::Pairs(&low_d_y)),
+        false => (Rows::Singles(&x), Rows::Singles(&d_y)),
+    };
+    let (mut y, mut d_x, mut d_w) = (vec![0f32; m * n], vec![0f32; m * k], vec![0f32; params.data(id).len()]);
     let work = 2e-9 * (m * n * k) as f64;
     [
-        work / median(repeat, || linear::forward(&mut y, &x, w, false)),
-        work / median(repeat, || linear::backward_input(&mut d_x, &d_y, w, false)),
-        work / median(repeat, || linear::backward_weight(&mut d_w, &d_y, &x, w)),
+        work / median(repeat, || linear::forward(&mut y, x, w, false)),
+        work / median(repeat, || linear::backward_input(&mut d_x, d_y, w, false)),
+        work / median(repeat, || linear::backward_weight(&mut d_w, d_y, x, w)),
     ]
 }
 

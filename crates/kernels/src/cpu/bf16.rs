@@ -35,6 +35,12 @@ multiversion! {
     }
 }
 
+multiversion! {
+    fn plain_zip(dst: &mut [u32], low: &[u16], high: &[u16]) {
+        for ((d, l), h) in dst.iter_mut().zip(low).zip(high) { *d = u32::from(*l) | u32::from(*h) << 16; }
+    }
+}
+
 /// Values of one row as bf16.
 pub fn halve(dst: &mut [u16], src: &[f32]) {
     #[cfg(target_arch = "x86_64")]
@@ -55,6 +61,11 @@ pub fn interleave(dst: &mut [u32], low: &[f32], high: &[f32]) {
     plain_interleave(dst, low, high);
 }
 
+/// Pairs (low, high) of two rows that are bf16 already.
+pub fn zip(dst: &mut [u32], low: &[u16], high: &[u16]) {
+    plain_zip(dst, low, high);
+}
+
 /// Words of padding that [`pack_tile`] may write behind its last line.
 pub const TILE_PADDING: usize = 16;
 
@@ -66,6 +77,15 @@ pub const TILE_PADDING: usize = 16;
 #[cfg(target_arch = "x86_64")]
 pub unsafe fn pack_tile(dst: *mut u32, tile: usize, x: *const f32, k: usize, lines: usize) {
     unsafe { x86::pack_tile(dst, tile, x, k, lines) }
+}
+
+/// The same from values that are bf16 already.
+///
+/// # Safety
+/// As [`pack_tile`].
+#[cfg(target_arch = "x86_64")]
+pub unsafe fn zip_tile(dst: *mut u32, tile: usize, x: *const u16, k: usize, lines: usize) {
+    unsafe { x86::zip_tile(dst, tile, x, k, lines) }
 }
 
 /// Rows of `src` `[rows, k]` as pairs `[rows][ld]`, an odd last value paired with zero.
@@ -169,6 +189,18 @@ mod x86 {
             // SAFETY: as promised by the caller.
             unsafe {
                 let words = zip(x.add(2 * p * k), x.add((2 * p + 1) * k), order);
+                _mm512_storeu_si512(dst.add(p * tile).cast(), words);
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    pub(super) unsafe fn zip_tile(dst: *mut u32, tile: usize, x: *const u16, k: usize, lines: usize) {
+        for p in 0..lines {
+            // SAFETY: as promised by the caller.
+            unsafe {
+                let row = |i: usize| _mm512_cvtepu16_epi32(_mm256_loadu_si256(x.add(i * k).cast()));
+                let words = _mm512_or_si512(row(2 * p), _mm512_slli_epi32::<16>(row(2 * p + 1)));
                 _mm512_storeu_si512(dst.add(p * tile).cast(), words);
             }
         }

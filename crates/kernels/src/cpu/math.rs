@@ -30,8 +30,9 @@ pub fn exp(x: f32) -> f32 {
     if x < -87.3 { 0.0 } else { y * scale }
 }
 
+/// The sum of all lanes.
 #[inline(always)]
-fn fold(lanes: [f32; LANES]) -> f32 {
+pub fn fold(lanes: [f32; LANES]) -> f32 {
     let a: [f32; 8] = std::array::from_fn(|i| lanes[i] + lanes[i + 8]);
     let b: [f32; 4] = std::array::from_fn(|i| a[i] + a[i + 4]);
     (b[0] + b[2]) + (b[1] + b[3])

@@ -1,7 +1,7 @@
 //! In what numbers the operands of a product lie, so that attention is written once: one f32 or a pair of bf16 values to a
 //! 32-bit word. Buffers of words are `f32` slices either way; sums and results are f32.
 
-use super::bf16::{halve, interleave};
+use super::bf16::{halve, interleave, round};
 use super::gemm::{self, Extent, Left, NR, Start};
 use super::math::{self, SQUARE};
 
@@ -22,6 +22,9 @@ pub trait Operand {
     /// Two rows as one row of words, value by value (pairs), or nothing to do but copy the first (singles).
     fn line(words: &mut [f32], first: &[f32], second: &[f32]);
 
+    /// A row without a second one as a row of words.
+    fn single(words: &mut [f32], row: &[f32]);
+
     /// Words that hold `values` values.
     fn words(values: usize) -> usize {
         values.div_ceil(Self::VALUES)
@@ -30,24 +33,46 @@ pub trait Operand {
     /// Rows `[rows, k]` of `src` (stride `ld`) as the left side of a product over k: where they lie and how far apart.
     /// They may be copied into `scratch`.
     fn left(scratch: &mut Vec<f32>, src: &[f32], ld: usize, rows: usize, k: usize) -> (*const f32, usize) {
-        let words = Self::words(k);
-        scratch.resize(rows * words, 0.0);
-        for (i, row) in scratch.chunks_exact_mut(words).enumerate() {
-            Self::row(row, &src[i * ld..i * ld + k]);
+        Self::room(scratch, rows, k);
+        for i in 0..rows {
+            Self::put(scratch, i, &src[i * ld..i * ld + k]);
         }
-        (scratch.as_ptr(), words)
+        Self::placed(scratch, src, ld, rows, k)
     }
 
-    /// Rows `[rows, width]` of `src` (stride `ld`) as the left side of a product over the rows: where its first line lies
-    /// and how far apart lines are. They may be copied into `scratch`.
-    fn down(scratch: &mut Vec<f32>, src: &[f32], ld: usize, rows: usize, width: usize) -> (*const f32, usize) {
-        let lines = Self::words(rows);
-        scratch.resize(lines * width, 0.0);
-        let zeros = vec![0f32; if rows.is_multiple_of(Self::VALUES) { 0 } else { width }];
-        let row = |i: usize| if i < rows { &src[i * ld..i * ld + width] } else { &zeros[..] };
-        for (p, line) in scratch.chunks_exact_mut(width).enumerate() {
-            Self::line(line, row(p * Self::VALUES), row((p + 1) * Self::VALUES - 1));
+    /// The same in three steps, for rows that are made one by one: room for all of them, ...
+    fn room(scratch: &mut Vec<f32>, rows: usize, k: usize) {
+        scratch.resize(rows * Self::words(k), 0.0);
+    }
+
+    /// ... row `i`, as soon as it is made, ...
+    fn put(scratch: &mut [f32], i: usize, row: &[f32]) {
+        let words = Self::words(row.len());
+        Self::row(&mut scratch[i * words..(i + 1) * words], row);
+    }
+
+    /// ... and where they lie.
+    fn placed(scratch: &[f32], _src: &[f32], _ld: usize, _rows: usize, k: usize) -> (*const f32, usize) {
+        (scratch.as_ptr(), Self::words(k))
+    }
+
+    /// Rows as the left side of a product over the rows, made one by one: lines of `width` words, room for all of them, ...
+    fn room_down(scratch: &mut Vec<f32>, rows: usize, width: usize) {
+        scratch.resize(rows.div_ceil(Self::VALUES) * width, 0.0);
+    }
+
+    /// ... row `i`, as soon as it is made, where `rows` are those up to it (stride `ld`) and `last` tells that none follows, ...
+    fn put_down(scratch: &mut [f32], i: usize, rows: &[f32], ld: usize, width: usize, last: bool) {
+        let row = &rows[i * ld..i * ld + width];
+        match i % 2 {
+            1 => Self::line(&mut scratch[i / 2 * width..(i / 2 + 1) * width], &rows[(i - 1) * ld..][..width], row),
+            _ if last => Self::single(&mut scratch[i / 2 * width..(i / 2 + 1) * width], row),
+            _ => {}
         }
+    }
+
+    /// ... and where its first line lies and how far apart lines are.
+    fn placed_down(scratch: &[f32], _src: &[f32], _ld: usize, width: usize) -> (*const f32, usize) {
         (scratch.as_ptr(), width)
     }
 
@@ -116,13 +141,24 @@ impl Operand for Singles {
         words.copy_from_slice(first);
     }
 
-    fn left(_: &mut Vec<f32>, src: &[f32], ld: usize, rows: usize, k: usize) -> (*const f32, usize) {
+    fn single(words: &mut [f32], row: &[f32]) {
+        words.copy_from_slice(row);
+    }
+
+    fn room(_: &mut Vec<f32>, _: usize, _: usize) {}
+
+    fn put(_: &mut [f32], _: usize, _: &[f32]) {}
+
+    fn placed(_: &[f32], src: &[f32], ld: usize, rows: usize, k: usize) -> (*const f32, usize) {
         assert!(src.len() >= (rows - 1) * ld + k, "rows of a product");
         (src.as_ptr(), ld)
     }
 
-    fn down(_: &mut Vec<f32>, src: &[f32], ld: usize, rows: usize, width: usize) -> (*const f32, usize) {
-        assert!(src.len() >= (rows - 1) * ld + width, "lines of a product");
+    fn room_down(_: &mut Vec<f32>, _: usize, _: usize) {}
+
+    fn put_down(_: &mut [f32], _: usize, _: &[f32], _: usize, _: usize, _: bool) {}
+
+    fn placed_down(_: &[f32], src: &[f32], ld: usize, _: usize) -> (*const f32, usize) {
         (src.as_ptr(), ld)
     }
 }
@@ -148,12 +184,24 @@ impl Operand for Pairs {
     fn line(words: &mut [f32], first: &[f32], second: &[f32]) {
         interleave(as_u32(words), first, second);
     }
+
+    fn single(words: &mut [f32], row: &[f32]) {
+        for (word, v) in as_u32(words).iter_mut().zip(row) {
+            *word = round(*v).to_bits() >> 16;
+        }
+    }
 }
 
 /// Words as their 16-bit halves, the low one first.
 pub fn halves(words: &mut [f32]) -> &mut [u16] {
     // SAFETY: a u16 slice of twice the length covers the same bytes; every bit pattern is valid for both.
     unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), 2 * words.len()) }
+}
+
+/// The 16-bit halves of words, the low one first.
+pub fn halves_of(words: &[f32]) -> &[u16] {
+    // SAFETY: as above.
+    unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), 2 * words.len()) }
 }
 
 /// Words as floats.

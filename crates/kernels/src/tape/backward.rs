@@ -1,8 +1,10 @@
 //! The way back: operations from the last to the first, each taking the gradients of its results and adding those of its inputs.
 
-use super::{Flow, LossHead, Op, Rerun, Tape, Var};
+use super::{Flow, LossHead, Op, Part, Rerun, Tape, Var};
+use crate::cpu::operand::halves;
 use crate::gradients::Gradients;
 use crate::params::{ParamId, ParamStore};
+use crate::rows::Rows;
 use crate::{attention, embedding, linear, logprob, norm, swiglu};
 
 impl Tape {
@@ -69,13 +71,13 @@ impl Tape {
     pub(super) fn gradient(&mut self, d: &mut [Option<Vec<f32>>], v: Var) -> Vec<f32> {
         match d[v.0].take() {
             Some(g) => g,
-            None => self.take(self.value(v).len(), true),
+            None => self.take(self.at(v).len(), true),
         }
     }
 
     /// Gradient buffer of a variable that is added to, or one whose old contents do not matter.
     pub(super) fn share(&mut self, d: &mut [Option<Vec<f32>>], v: Var, add: bool) -> Vec<f32> {
-        if add { self.gradient(d, v) } else { self.take(self.value(v).len(), false) }
+        if add { self.gradient(d, v) } else { self.take(self.at(v).len(), false) }
     }
 
     /// Adds a buffer to the gradient of a variable; the buffer is used or goes back to the pool.
@@ -113,7 +115,39 @@ impl Tape {
         }
         self.recycle(ops);
         self.pool.extend(d.drain(before..).flatten());
-        self.pool.extend(self.values.drain(before..).flatten());
+        self.pool.extend(self.values.drain(before..).flatten().map(|v| v.data));
+    }
+
+    /// Several products of one x, from the last to the first; where all run in bf16, x is packed once for the gradients of
+    /// the matrices.
+    fn undo_linears(&mut self, x: Var, parts: &[Part], params: &ParamStore, grads: &mut Gradients, d: &mut Flow) {
+        let mut flown: Vec<(Part, Vec<f32>)> =
+            parts.iter().rev().filter_map(|part| Some((*part, d[part.out.0].take()?))).collect();
+        let together = flown.iter().all(|(part, _)| params.weight(part.weight).reads_pairs());
+        for (part, d_out) in &flown {
+            let (add, w) = (d[x.0].is_some(), params.weight(part.weight));
+            let mut d_x = self.share(d, x, add);
+            let d_y = if self.at(part.out).gradient_is_pairs { Rows::in_words(d_out) } else { d_out.into() };
+            if together {
+                linear::backward_input(&mut d_x, d_y, w, add);
+            } else {
+                linear::backward(&mut d_x, &mut grads.of_weight(params, part.weight), d_y, self.rows(x), w, add);
+            }
+            d[x.0] = Some(d_x);
+            if let Some(d_b) = part.bias.and_then(|b| grads.get_mut(b)) {
+                linear::bias_backward(d_b, d_out);
+            }
+        }
+        if together {
+            let d_ws = grads.get_many_mut(flown.iter().map(|(part, _)| part.weight));
+            let mut targets: Vec<_> = Vec::with_capacity(flown.len());
+            for ((part, d_out), d_w) in flown.iter().zip(d_ws).filter(|(_, d_w)| !d_w.is_empty()) {
+                let d_y = if self.at(part.out).gradient_is_pairs { Rows::in_words(d_out) } else { d_out.into() };
+                targets.push((d_w, d_y, params.weight(part.weight)));
+            }
+            linear::backward_weights(&mut targets, self.rows(x));
+        }
+        self.pool.extend(flown.drain(..).map(|(_, d_out)| d_out));
     }
 
     /// Takes back the buffers that operations hold.
@@ -151,7 +185,7 @@ impl Tape {
                 let add = d[x.0].is_some();
                 let mut d_x = self.share(d, *x, add);
                 let mut d_w = grads.of_weight(params, *weight);
-                linear::backward(&mut d_x, &mut d_w, &d_out, self.value(*x), w, add);
+                linear::backward(&mut d_x, &mut d_w, &d_out, self.rows(*x), w, add);
                 d[x.0] = Some(d_x);
                 if let Some(d_b) = bias.and_then(|b| grads.get_mut(b)) {
                     linear::bias_backward(d_b, &d_out);
@@ -167,6 +201,7 @@ impl Tape {
                     None => self.pool.push(d_out),
                 }
             }
+            Op::Linears { x, parts } => self.undo_linears(*x, parts, params, grads, d),
             Op::Norm { x, weight, rstd, out } => {
                 let Some(d_out) = d[out.0].take() else { return };
                 let mut d_x = self.gradient(d, *x);
@@ -204,9 +239,22 @@ impl Tape {
             Op::SwiGlu { gate, up, out } => {
                 let Some(d_out) = d[out.0].take() else { return };
                 let add = d[gate.0].is_some() || d[up.0].is_some();
-                let (mut d_gate, mut d_up) = (self.share(d, *gate, add), self.share(d, *up, add));
-                swiglu::backward(&mut d_gate, &mut d_up, &d_out, self.value(*gate), self.value(*up), add);
+                let pairs = !add && [gate, up].iter().all(|v| self.at(**v).gradient_may_be_pairs);
+                let (d_gate, d_up) = if pairs {
+                    let len = self.at(*gate).len() / 2;
+                    let (mut d_gate, mut d_up) = (self.take(len, false), self.take(len, false));
+                    let (g, u) = (self.value(*gate), self.value(*up));
+                    swiglu::backward_pairs(halves(&mut d_gate), halves(&mut d_up), &d_out, g, u);
+                    (d_gate, d_up)
+                } else {
+                    let (mut d_gate, mut d_up) = (self.share(d, *gate, add), self.share(d, *up, add));
+                    swiglu::backward(&mut d_gate, &mut d_up, &d_out, self.value(*gate), self.value(*up), add);
+                    (d_gate, d_up)
+                };
                 (d[gate.0], d[up.0]) = (Some(d_gate), Some(d_up));
+                for v in [gate, up] {
+                    self.values[v.0].as_mut().expect("a training tape keeps values").gradient_is_pairs = pairs;
+                }
                 self.pool.push(d_out);
             }
             Op::Select { x, rows, out } => {

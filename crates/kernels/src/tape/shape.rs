@@ -68,7 +68,7 @@ impl Tape {
 
     /// Rotates a part of every head of x in place.
     pub fn rope_part(&mut self, x: Var, rope: &Arc<Rope>, positions: &Arc<[u32]>, part: RopePart) {
-        rope.apply_part(self.values[x.0].as_mut().expect("value was released"), positions, part, 1.0);
+        rope.apply_part(self.value_mut(x), positions, part, 1.0);
         let op = || RotatePart { x, rope: rope.clone(), positions: positions.clone(), part };
         self.record(|| super::Op::Other(Box::new(op())));
     }

@@ -157,12 +157,13 @@ impl Decoder {
     ) -> Var {
         let (p, eps, heads) = (&self.params, self.config.rms_norm_eps, self.latent_heads());
         let interleaved = self.config.deepseek.as_ref().is_some_and(|d| d.rope_interleave);
-        let h = tape.norm(p, x, b.attention_norm, eps);
+        let (Query::Plain(q) | Query::Compressed { down: q, .. }) = b.query;
+        let h = tape.norm_for(p, x, b.attention_norm, eps, &[q, b.kv_down]);
         let q = match b.query {
             Query::Plain(w) => tape.linear(p, h, w, None, None),
             Query::Compressed { down, norm, up } => {
                 let wide = tape.linear(p, h, down, None, None);
-                let c = tape.norm(p, wide, norm, LATENT_NORM_EPS);
+                let c = tape.norm_for(p, wide, norm, LATENT_NORM_EPS, &[up]);
                 tape.release(wide);
                 let q = tape.linear(p, c, up, None, None);
                 tape.release(c);
@@ -184,7 +185,12 @@ impl Decoder {
         let y = tape.linear(p, a, b.o, None, Some(x));
         tape.release(a);
         tape.release(x);
-        let h = tape.norm(p, y, b.mlp_norm, eps);
+        let readers = match &b.feed_forward {
+            FeedForward::Dense(mlp) => &[mlp.gate, mlp.up][..],
+            // The gate reads it in f32.
+            FeedForward::Routed { .. } => &[],
+        };
+        let h = tape.norm_for(p, y, b.mlp_norm, eps, readers);
         let out = match &b.feed_forward {
             FeedForward::Dense(mlp) => self.mlp(tape, mlp, h, y),
             FeedForward::Routed { shared, routed } => {
@@ -201,9 +207,8 @@ impl Decoder {
 
     /// residual + SwiGLU(h); both stay.
     fn mlp(&self, tape: &mut Tape, mlp: &Mlp, h: Var, residual: Var) -> Var {
-        let gate = tape.linear(&self.params, h, mlp.gate, None, None);
-        let up = tape.linear(&self.params, h, mlp.up, None, None);
-        let m = tape.swiglu(gate, up);
+        let [gate, up] = tape.linears(&self.params, h, [mlp.gate, mlp.up].map(|w| (w, None)));
+        let m = tape.swiglu(&self.params, gate, up, mlp.down);
         tape.release(gate);
         tape.release(up);
         let out = tape.linear(&self.params, m, mlp.down, None, Some(residual));
