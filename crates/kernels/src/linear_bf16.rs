@@ -30,6 +30,10 @@ const TOKEN_BLOCK: usize = 1024;
 const TILE: usize = 12;
 /// Rows in bf16 as long as a multiple of this are copied before they are multiplied: a tile's rows would share lines.
 const FAR: usize = 1024;
+/// Panels of a weight gradient that are work enough for a thread to pack all of x for itself.
+const OWN_PANELS: usize = 16;
+/// Widest x that is.
+const OWN_WIDTH: usize = 1024;
 /// Token pairs packed per tile before the next tile: their rows of x stay in cache.
 const LINES: usize = 32;
 
@@ -274,66 +278,100 @@ pub fn backward_weights<'a>(targets: &mut [WeightTarget], x: impl Into<Rows<'a>>
 /// With the columns of x packed as rows (which matrix tiles want) or in tiles of lines.
 fn weight_gradients(targets: &mut [WeightTarget], x: Rows, k: usize, as_rows: bool) {
     let m = x.len() / k;
-    for (d_w, d_y, n) in targets.iter() {
-        let fits = x.len() == m * k && d_y.len() == m * n && d_w.len() == n.div_ceil(NR) * NR * k;
+    let mut outs = Vec::with_capacity(targets.len());
+    for (d_w, d_y, n) in targets.iter_mut() {
+        let fits = x.len() == m * k && d_y.len() == m * *n && d_w.len() == n.div_ceil(NR) * NR * k;
         assert!(fits, "bf16 weight gradient: shapes");
+        outs.push((Shared::new(d_w), *d_y, *n));
     }
-    let height = if as_rows { NR } else { TILE };
-    let tiles = k.div_ceil(height);
+    let (count, threads) = (outs.iter().map(|(_, _, n)| n.div_ceil(NR)).sum(), par::threads());
+    let all = |panels| weight_panels(&outs, panels, x, k, as_rows);
+    // With columns enough, and an x that is not wide, each thread packs x for itself: it stays in its second-level cache, and
+    // they meet once, not twice for every block of tokens.
+    if threads > 1 && count >= threads * OWN_PANELS && k <= OWN_WIDTH {
+        par::ranges(count, count.div_ceil(threads), |panels| par::serial(|| all(panels)));
+    } else {
+        all(0..count);
+    }
+}
+
+/// Panels `range`, counted through all matrices `(d_w, d_y, n)`, from all tokens.
+fn weight_panels(outs: &[(Shared, Rows, usize)], range: Range<usize>, x: Rows, k: usize, as_rows: bool) {
+    let (m, height) = (x.len() / k, if as_rows { NR } else { TILE });
+    let (count, tiles) = (range.len(), k.div_ceil(height));
+    let pieces = if count >= par::threads() * 2 { 1 } else { (par::threads() * 2).div_ceil(count).min(tiles) };
+    let step = tiles.div_ceil(pieces);
+    let pieces = tiles.div_ceil(step);
     for t0 in (0..m).step_by(TOKEN_BLOCK) {
         let tokens = (m - t0).min(TOKEN_BLOCK);
         let pairs = tokens.div_ceil(2);
         let tile_words = if as_rows { NR * row_words(pairs) } else { tile_words(pairs) };
         with_scratch(&ROWS, tiles * tile_words, |packed| {
             let x = x.slice(t0 * k..(t0 + tokens) * k);
-            if as_rows {
-                pack_token_rows(packed, x, k, pairs)
-            } else {
-                pack_tokens(packed, x, k, pairs)
+            match as_rows {
+                true => pack_token_rows(packed, x, k, pairs),
+                false => pack_tokens(packed, x, k, pairs),
             }
-            for (d_w, d_y, n) in targets.iter_mut() {
-                let d_y = d_y.slice(t0 * *n..(t0 + tokens) * *n);
-                add_block(d_w, d_y, (packed, tile_words), *n, k, pairs, as_rows);
-            }
+            par::ranges(count * pieces, 1, |tasks| {
+                with_scratch(&PANEL, pairs * NR, |panel| {
+                    let mut current = usize::MAX;
+                    for task in tasks {
+                        let (at, piece) = (range.start + task / pieces, task % pieces);
+                        let (out, d_y, n, p) = panel_of(outs, at);
+                        if current != at {
+                            pack_panel(panel, d_y.slice(t0 * n..(t0 + tokens) * n), n, p);
+                            current = at;
+                        }
+                        for tile in piece * step..((piece + 1) * step).min(tiles) {
+                            let rows = (k - tile * height).min(height);
+                            let e = Extent { m: rows, outer: 1, inner: pairs, n: NR };
+                            let base = packed[tile * tile_words..].as_ptr().cast();
+                            let (row, inner) = if as_rows { (row_words(pairs), 1) } else { (1, TILE) };
+                            let (a, b) = (Left { base, row, outer: 0, inner }, panel.as_ptr().cast());
+                            // SAFETY: the tile holds `pairs` lines of 12 words, or 32 rows of as many; the panel lines of
+                            // 32; this task alone writes rows of this tile of panel p.
+                            unsafe { gemm_bf16(e, a, b, NR, out.at((p * k + tile * height) * NR), NR, Start::Add) };
+                        }
+                    }
+                });
+            });
         });
     }
 }
 
-/// One block of tokens of one weight gradient, from the packed columns of x (and the words of a tile of them).
-fn add_block(
-    d_w: &mut [f32],
-    d_y: Rows,
-    (packed, tile_words): (&[u32], usize),
-    n: usize,
-    k: usize,
-    pairs: usize,
-    as_rows: bool,
-) {
-    let height = if as_rows { NR } else { TILE };
-    let (count, tiles) = (n.div_ceil(NR), k.div_ceil(height));
-    let pieces = if count >= par::threads() * 2 { 1 } else { (par::threads() * 2).div_ceil(count).min(tiles) };
-    let step = tiles.div_ceil(pieces);
-    let pieces = tiles.div_ceil(step);
-    let out = Shared::new(d_w);
-    with_scratch(&PANEL, count * panel_words(pairs), |panels| {
-        pack_columns(panels, d_y, n, pairs);
-        par::ranges(count * pieces, 1, |tasks| {
-            for task in tasks {
-                let (p, piece) = (task / pieces, task % pieces);
-                let panel = panels[p * panel_words(pairs)..].as_ptr().cast();
-                for tile in piece * step..((piece + 1) * step).min(tiles) {
-                    let rows = (k - tile * height).min(height);
-                    let e = Extent { m: rows, outer: 1, inner: pairs, n: NR };
-                    let base = packed[tile * tile_words..].as_ptr().cast();
-                    let (row, inner) = if as_rows { (row_words(pairs), 1) } else { (1, TILE) };
-                    let a = Left { base, row, outer: 0, inner };
-                    // SAFETY: the tile holds `pairs` lines of 12 words, or 32 rows of as many; the panel lines of 32; this
-                    // task alone writes rows of this tile of panel p.
-                    unsafe { gemm_bf16(e, a, panel, NR, out.at((p * k + tile * height) * NR), NR, Start::Add) };
-                }
+/// The matrix that panel `at` of all belongs to, and its number there.
+fn panel_of<'a>(outs: &[(Shared, Rows<'a>, usize)], mut at: usize) -> (Shared, Rows<'a>, usize, usize) {
+    for (out, d_y, n) in outs {
+        let own = n.div_ceil(NR);
+        if at < own {
+            return (*out, *d_y, *n, at);
+        }
+        at -= own;
+    }
+    unreachable!("panels are counted through the same matrices");
+}
+
+/// Columns of panel p of d_y `[tokens, n]` as `[pairs][32]`, zero padded.
+fn pack_panel(panel: &mut [u32], d_y: Rows, n: usize, p: usize) {
+    let (from, width) = (p * NR, (n - p * NR).min(NR));
+    let mut done = 0;
+    #[cfg(target_arch = "x86_64")]
+    if width == NR && crate::cpu::simd::bf16_dot() {
+        done = d_y.len() / n / 2;
+        // SAFETY: the processor has the instructions; 2 `done` rows of d_y have 32 values from `from` on, and the panel that
+        // many lines.
+        unsafe {
+            match d_y {
+                _ if done == 0 => {}
+                Rows::Singles(x) => crate::cpu::bf16::pack_panel(panel.as_mut_ptr(), x[from..].as_ptr(), n, done),
+                Rows::Pairs(x) => crate::cpu::bf16::zip_panel(panel.as_mut_ptr(), x[from..].as_ptr(), n, done),
             }
-        });
-    });
+        }
+    }
+    for (p, line) in panel.chunks_exact_mut(NR).enumerate().skip(done) {
+        zip_tokens(&mut line[..width], d_y, n, p, from);
+        line[width..].fill(0);
+    }
 }
 
 /// Words of one row of [`pack_token_rows`].
@@ -420,29 +458,6 @@ fn pack_lines(out: &mut [u32], x: Rows, k: usize, from: usize, p0: usize, lines:
     for p in done..lines {
         zip_tokens(&mut out[p * TILE..][..width], x, k, p0 + p, from);
     }
-}
-
-/// Words of one panel of packed gradients; a line more than it needs, so that panels do not fall on the same lines of the
-/// caches.
-fn panel_words(pairs: usize) -> usize {
-    (pairs + 1) * NR
-}
-
-/// d_y `[tokens, n]` as pairs of tokens in panels `[ceil(n/32)]` of `[pairs][32]`, zero padded.
-fn pack_columns(panels: &mut [u32], d_y: Rows, n: usize, pairs: usize) {
-    let (count, words) = (n.div_ceil(NR), panel_words(pairs));
-    let to = Shared::new(as_f32(panels));
-    par::ranges(pairs, (1_usize << 13).div_ceil(n).max(8), |range| {
-        for p in range {
-            for panel in 0..count {
-                let (from, width) = (panel * NR, (n - panel * NR).min(NR));
-                // SAFETY: each task owns its lines.
-                let line = as_u32(unsafe { to.slice(panel * words + p * NR, NR) });
-                zip_tokens(&mut line[..width], d_y, n, p, from);
-                line[width..].fill(0);
-            }
-        }
-    });
 }
 
 #[cfg(test)]

@@ -88,6 +88,25 @@ pub unsafe fn zip_tile(dst: *mut u32, tile: usize, x: *const u16, k: usize, line
     unsafe { x86::zip_tile(dst, tile, x, k, lines) }
 }
 
+/// 32 columns of two-row pairs: line p gets the pairs of rows 2p and 2p + 1 of `x` (row stride `k`).
+///
+/// # Safety
+/// `x` must be readable for 32 values in `2 lines` rows; `dst` writable for `lines * 32` words. The processor must have
+/// AVX512-BF16.
+#[cfg(target_arch = "x86_64")]
+pub unsafe fn pack_panel(dst: *mut u32, x: *const f32, k: usize, lines: usize) {
+    unsafe { x86::pack_panel(dst, x, k, lines) }
+}
+
+/// The same from values that are bf16 already.
+///
+/// # Safety
+/// As [`pack_panel`].
+#[cfg(target_arch = "x86_64")]
+pub unsafe fn zip_panel(dst: *mut u32, x: *const u16, k: usize, lines: usize) {
+    unsafe { x86::zip_panel(dst, x, k, lines) }
+}
+
 /// Rows of `src` `[rows, k]` as pairs `[rows][ld]`, an odd last value paired with zero.
 pub fn pair_rows(dst: &mut [u32], ld: usize, src: &[f32], k: usize) {
     for (d, s) in dst.chunks_exact_mut(ld).zip(src.chunks_exact(k)) {
@@ -202,6 +221,36 @@ mod x86 {
                 let row = |i: usize| _mm512_cvtepu16_epi32(_mm256_loadu_si256(x.add(i * k).cast()));
                 let words = _mm512_or_si512(row(2 * p), _mm512_slli_epi32::<16>(row(2 * p + 1)));
                 _mm512_storeu_si512(dst.add(p * tile).cast(), words);
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    pub(super) unsafe fn pack_panel(dst: *mut u32, x: *const f32, k: usize, lines: usize) {
+        let order = zip_order();
+        for p in 0..lines {
+            // SAFETY: as promised by the caller.
+            unsafe {
+                let (low, high, to) = (x.add(2 * p * k), x.add((2 * p + 1) * k), dst.add(p * 32));
+                _mm512_storeu_si512(to.cast(), zip(low, high, order));
+                _mm512_storeu_si512(to.add(16).cast(), zip(low.add(16), high.add(16), order));
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    pub(super) unsafe fn zip_panel(dst: *mut u32, x: *const u16, k: usize, lines: usize) {
+        let order: [u16; 64] = std::array::from_fn(|i| (i / 2 + 32 * (i % 2)) as u16);
+        // SAFETY: 128 bytes on the stack; the rest as promised by the caller.
+        unsafe {
+            let (first, second) =
+                (_mm512_loadu_si512(order.as_ptr().cast()), _mm512_loadu_si512(order.as_ptr().add(32).cast()));
+            for p in 0..lines {
+                let a = _mm512_loadu_si512(x.add(2 * p * k).cast());
+                let b = _mm512_loadu_si512(x.add((2 * p + 1) * k).cast());
+                let to = dst.add(p * 32);
+                _mm512_storeu_si512(to.cast(), _mm512_permutex2var_epi16(a, first, b));
+                _mm512_storeu_si512(to.add(16).cast(), _mm512_permutex2var_epi16(a, second, b));
             }
         }
     }
