@@ -11,7 +11,7 @@ use crate::cpu::bf16::halve;
 use crate::cpu::decode::{self, Chain};
 use crate::cpu::gemm::{Extent, Left, NR, Start, bf16_tiles};
 use crate::cpu::math;
-use crate::cpu::operand::{Operand, Pairs, Singles, halves};
+use crate::cpu::operand::{Operand, Pairs, Singles, as_u32};
 use crate::par::{self, Shared};
 use crate::params::Precision;
 
@@ -101,6 +101,17 @@ pub struct CacheSpan<'a> {
     pub blocks: &'a [u32],
 }
 
+crate::multiversion! {
+    /// Low or high halves of words; the other ones stay.
+    fn write_half(words: &mut [u32], x: &[u16], high: bool) -> () {
+        if high {
+            for (word, x) in words.iter_mut().zip(x) { *word = *word & 0xffff | u32::from(*x) << 16; }
+        } else {
+            for (word, x) in words.iter_mut().zip(x) { *word = *word & 0xffff_0000 | u32::from(*x); }
+        }
+    }
+}
+
 impl KvCache {
     /// An empty cache.
     pub fn new(shape: CacheShape) -> Self {
@@ -159,15 +170,17 @@ impl KvCache {
                             }
                         }
                         Precision::Bf16 | Precision::Fp8 => {
+                            // A word of keys is two neighbours of one token, a word of values one column of two tokens.
                             halve(&mut rounded, k);
-                            let block = halves(block);
-                            for (d, x) in rounded.iter().enumerate() {
-                                block[2 * (keys + d / 2 * NR + slot) + d % 2] = *x;
+                            let block = as_u32(block);
+                            for (word, x) in rounded.chunks(2).enumerate() {
+                                block[keys + word * NR + slot] =
+                                    u32::from(x[0]) | u32::from(*x.get(1).unwrap_or(&0)) << 16;
                             }
                             halve(&mut rounded, v);
-                            for (d, x) in rounded.iter().enumerate() {
-                                let line = d / NR * (NR / 2) + slot / 2;
-                                block[2 * (values + line * NR + d % NR) + slot % 2] = *x;
+                            for (c, x) in rounded.chunks(NR).enumerate() {
+                                let line = &mut block[values + (c * (NR / 2) + slot / 2) * NR..][..x.len()];
+                                write_half(line, x, slot % 2 == 1);
                             }
                         }
                     }
