@@ -11,6 +11,7 @@ use crate::multiversion;
 use crate::par::{self, Shared};
 use crate::params::Weight;
 use crate::router::Plan;
+use crate::rows::Rows;
 
 /// Matrices of one expert.
 #[derive(Clone, Copy, Debug)]
@@ -138,8 +139,7 @@ pub fn forward<'a>(
                 out_y.slice(range.start * d, range.len() * d),
             )
         };
-        linear::forward(gate, x, w.gate, false);
-        linear::forward(up, x, w.up, false);
+        linear::forward_all(&mut [(&mut *gate, w.gate), (&mut *up, w.up)], x);
         for (i, inner) in inner.chunks_exact_mut(f).enumerate() {
             weighted(inner, &gate[i * f..][..f], &up[i * f..][..f], weights[range.start + i]);
         }
@@ -199,8 +199,13 @@ pub fn backward<'a>(
             weighted_backward(d, g, u, plain, by_slot[range.start + i]);
             d_w[i] = math::dot(d, plain);
         }
-        linear::backward(d_xs, &mut d_gate, gate, x, w.gate, false);
-        linear::backward(d_xs, &mut d_up, up, x, w.up, true);
+        if linear::go_together([w.gate, w.up].into_iter()) {
+            let gate = (d_gate.weight, Rows::Singles(gate), w.gate);
+            linear::backward_together(d_xs, false, &mut [gate, (d_up.weight, Rows::Singles(up), w.up)], x);
+        } else {
+            linear::backward(d_xs, &mut d_gate, gate, x, w.gate, false);
+            linear::backward(d_xs, &mut d_up, up, x, w.up, true);
+        }
     });
     scatter(d_x, d_xs, plan, d);
     for (d, slot) in d_weights.iter_mut().zip(&plan.slots) {

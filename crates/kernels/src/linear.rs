@@ -128,6 +128,34 @@ pub fn backward<'a>(
     }
 }
 
+/// Whether [`backward_together`] takes these matrices.
+pub fn go_together<'a>(mut weights: impl Iterator<Item = Weight<'a>>) -> bool {
+    weights.all(|w| w.reads_pairs())
+}
+
+/// [`backward`] for several matrices `(d_w, d_y, w)` of one x, in this order: it is packed once. `d_w` is empty for what is
+/// frozen.
+///
+/// # Panics
+/// When they do not [`go_together`].
+pub fn backward_together<'a>(
+    d_x: &mut [f32],
+    add: bool,
+    targets: &mut [(&mut [f32], Rows, Weight)],
+    x: impl Into<Rows<'a>>,
+) {
+    assert!(go_together(targets.iter().map(|(_, _, w)| *w)), "products in bf16, without adapters");
+    for (i, (_, d_y, w)) in targets.iter().enumerate() {
+        base_backward_input(d_x, *d_y, *w, add || i > 0);
+    }
+    let Some(k) = targets.first().map(|(_, _, w)| w.k) else { return };
+    let mut all: Vec<_> =
+        targets.iter_mut().filter(|(d_w, _, _)| !d_w.is_empty()).map(|(d_w, d_y, w)| (&mut **d_w, *d_y, w.n)).collect();
+    if !all.is_empty() {
+        linear_bf16::backward_weights(&mut all, x, k);
+    }
+}
+
 /// d_x `[m, k]` = d_y `[m, n]` W, or += with `add`; with an adapter, of both.
 pub fn backward_input<'a>(d_x: &mut [f32], d_y: impl Into<Rows<'a>>, w: Weight, add: bool) {
     let d_y = d_y.into();
@@ -202,14 +230,6 @@ fn transpose_in(t: &mut [f32], rows: &[f32], n: usize) {
         }
     }
     t[n * NR..].fill(0.0);
-}
-
-/// The same for several matrices `(d_w, d_y, w)` whose products run in bf16 with the same x, which is packed once.
-pub fn backward_weights<'a>(targets: &mut [(&mut [f32], Rows, Weight)], x: impl Into<Rows<'a>>) {
-    let Some(k) = targets.first().map(|(_, _, w)| w.k) else { return };
-    assert!(targets.iter().all(|(_, _, w)| w.packed.is_some() && w.k == k), "products in bf16 of one width");
-    let mut all: Vec<_> = targets.iter_mut().map(|(d_w, d_y, w)| (&mut **d_w, *d_y, w.n)).collect();
-    linear_bf16::backward_weights(&mut all, x, k);
 }
 
 /// d_w (panels of the shape of w) += d_y^T x, summed over tokens in order.

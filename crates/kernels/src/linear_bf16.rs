@@ -4,6 +4,8 @@
 //! rounded on the fly, a block that fits the second-level cache at a time. As in f32, a sum runs over its contraction in ascending order (pair by pair),
 //! so no result depends on how the work was split.
 
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::bf16::turn_pairs;
 use crate::cpu::bf16::{TILE_PADDING, interleave, pair_rows, round, zip};
 use crate::cpu::gemm::{Extent, Left, NR, Start, bf16_tiles, gemm_bf16};
 use crate::cpu::math::{SQUARE, transpose};
@@ -108,11 +110,20 @@ fn pack_backward(out: &mut [u32], forward: &[u32], n: usize, k: usize, blocks: R
             let (block, panel) = (blocks.start + at / count, at % count);
             // SAFETY: each task owns its panels.
             let out = as_u32(unsafe { to.slice(at * (NR / 2) * NR, (NR / 2) * NR) });
-            for p in block * (NR / 2)..((block + 1) * (NR / 2)).min(pairs) {
-                let (line, lane) = (&forward[(panel * pairs + p) * NR..][..NR], p % (NR / 2) * 2);
+            let from = panel * pairs + block * (NR / 2);
+            let lines = &forward[from * NR..][..(pairs - block * (NR / 2)).min(NR / 2) * NR];
+            #[cfg(target_arch = "x86_64")]
+            if crate::cpu::simd::bf16_dot()
+                && let (Ok(out), Ok(lines)) = ((&mut *out).try_into(), lines.try_into())
+            {
+                // SAFETY: the processor has the instructions.
+                unsafe { turn_pairs(out, lines) };
+                continue;
+            }
+            for (p, line) in lines.chunks_exact(NR).enumerate() {
                 for (q, rows) in line.chunks_exact(2).enumerate() {
-                    out[q * NR + lane] = rows[0] & 0xffff | rows[1] << 16;
-                    out[q * NR + lane + 1] = rows[0] >> 16 | rows[1] & 0xffff_0000;
+                    out[q * NR + 2 * p] = rows[0] & 0xffff | rows[1] << 16;
+                    out[q * NR + 2 * p + 1] = rows[0] >> 16 | rows[1] & 0xffff_0000;
                 }
             }
         }

@@ -107,6 +107,16 @@ pub unsafe fn zip_panel(dst: *mut u32, x: *const u16, k: usize, lines: usize) {
     unsafe { x86::zip_panel(dst, x, k, lines) }
 }
 
+/// 16 lines of 32 words, pairs along the lines' direction `[16 pairs][32]`, as pairs along the other one: `[16 pairs][32]` of
+/// the transposed values.
+///
+/// # Safety
+/// The processor must have AVX-512BW.
+#[cfg(target_arch = "x86_64")]
+pub unsafe fn turn_pairs(out: &mut [u32; 512], lines: &[u32; 512]) {
+    unsafe { x86::turn_pairs(out, lines) }
+}
+
 /// Rows of `src` `[rows, k]` as pairs `[rows][ld]`, an odd last value paired with zero.
 pub fn pair_rows(dst: &mut [u32], ld: usize, src: &[f32], k: usize) {
     for (d, s) in dst.chunks_exact_mut(ld).zip(src.chunks_exact(k)) {
@@ -152,8 +162,10 @@ unsafe impl Lanes for PlainPairs {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
+    use super::super::math::transpose_16;
     use super::{Lanes, plain_halve, plain_interleave};
     use std::arch::x86_64::*;
+    use std::mem::MaybeUninit;
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     pub(super) fn halve(dst: &mut [u16], src: &[f32]) {
@@ -251,6 +263,40 @@ mod x86 {
                 let to = dst.add(p * 32);
                 _mm512_storeu_si512(to.cast(), _mm512_permutex2var_epi16(a, first, b));
                 _mm512_storeu_si512(to.add(16).cast(), _mm512_permutex2var_epi16(a, second, b));
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    pub(super) unsafe fn turn_pairs(out: &mut [u32; 512], lines: &[u32; 512]) {
+        // Of 32 words (a0 a1)(b0 b1)..: the 16 words (a0 b0).., and the 16 words (a1 b1)...
+        let order = |half: usize| -> [u16; 32] { std::array::from_fn(|i| (4 * (i / 2) + 2 * (i % 2) + half) as u16) };
+        let (order_0, order_1) = (order(0), order(1));
+        // Of two rows of 16 words: word by word, the first 16 and the last 16.
+        let zipped = |from: usize| -> [u32; 16] { std::array::from_fn(|i| (from + i / 2 + 16 * (i % 2)) as u32) };
+        let (zip_0, zip_1) = (zipped(0), zipped(8));
+        let (mut first, mut second) = (MaybeUninit::<[f32; 256]>::uninit(), MaybeUninit::<[f32; 256]>::uninit());
+        let mut turned = MaybeUninit::<[f32; 512]>::uninit();
+        let (first, second, turned) =
+            (first.as_mut_ptr().cast::<f32>(), second.as_mut_ptr().cast::<f32>(), turned.as_mut_ptr().cast::<f32>());
+        // SAFETY: what is read was written, all of it inside the arrays; the caller has checked the processor.
+        unsafe {
+            let load = |p: *const u32| _mm512_loadu_si512(p.cast());
+            let (order_0, order_1) = (load(order_0.as_ptr().cast()), load(order_1.as_ptr().cast()));
+            for p in 0..16 {
+                let (a, b) = (load(lines.as_ptr().add(p * 32)), load(lines.as_ptr().add(p * 32 + 16)));
+                _mm512_storeu_si512(first.add(p * 16).cast(), _mm512_permutex2var_epi16(a, order_0, b));
+                _mm512_storeu_si512(second.add(p * 16).cast(), _mm512_permutex2var_epi16(a, order_1, b));
+            }
+            transpose_16(turned, 32, first, 16);
+            transpose_16(turned.add(16), 32, second, 16);
+            let (zip_0, zip_1) = (load(zip_0.as_ptr()), load(zip_1.as_ptr()));
+            for q in 0..16 {
+                let row = turned.add(q * 32).cast::<u32>();
+                let (a, b) = (load(row), load(row.add(16)));
+                let to = out.as_mut_ptr().add(q * 32);
+                _mm512_storeu_si512(to.cast(), _mm512_permutex2var_epi32(a, zip_0, b));
+                _mm512_storeu_si512(to.add(16).cast(), _mm512_permutex2var_epi32(a, zip_1, b));
             }
         }
     }

@@ -138,7 +138,7 @@ pub fn transpose(dst: &mut [f32], dst_ld: usize, src: &[f32], src_ld: usize, row
 /// The processor must have AVX-512F; both pointers must be valid for 16 rows of 16 values.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-unsafe fn transpose_16(dst: *mut f32, dst_ld: usize, src: *const f32, src_ld: usize) {
+pub(super) unsafe fn transpose_16(dst: *mut f32, dst_ld: usize, src: *const f32, src_ld: usize) {
     use std::arch::x86_64::*;
     // SAFETY: as promised by the caller.
     unsafe {

@@ -121,33 +121,40 @@ impl Tape {
     /// Several products of one x, from the last to the first; where all run in bf16, x is packed once for the gradients of
     /// the matrices.
     fn undo_linears(&mut self, x: Var, parts: &[Part], params: &ParamStore, grads: &mut Gradients, d: &mut Flow) {
-        let mut flown: Vec<(Part, Vec<f32>)> =
+        let flown: Vec<(Part, Vec<f32>)> =
             parts.iter().rev().filter_map(|part| Some((*part, d[part.out.0].take()?))).collect();
-        let together = flown.iter().all(|(part, _)| params.weight(part.weight).reads_pairs());
-        for (part, d_out) in &flown {
-            let (add, w) = (d[x.0].is_some(), params.weight(part.weight));
-            let mut d_x = self.share(d, x, add);
-            let d_y = if self.at(part.out).gradient_is_pairs { Rows::in_words(d_out) } else { d_out.into() };
-            if together {
-                linear::backward_input(&mut d_x, d_y, w, add);
-            } else {
-                linear::backward(&mut d_x, &mut grads.of_weight(params, part.weight), d_y, self.rows(x), w, add);
-            }
-            d[x.0] = Some(d_x);
-            if let Some(d_b) = part.bias.and_then(|b| grads.get_mut(b)) {
-                linear::bias_backward(d_b, d_out);
-            }
+        if flown.is_empty() {
+            return;
         }
-        if together {
+        let add = d[x.0].is_some();
+        let mut d_x = self.share(d, x, add);
+        if linear::go_together(flown.iter().map(|(part, _)| params.weight(part.weight))) {
             let d_ws = grads.get_many_mut(flown.iter().map(|(part, _)| part.weight));
-            let mut targets: Vec<_> = Vec::with_capacity(flown.len());
-            for ((part, d_out), d_w) in flown.iter().zip(d_ws).filter(|(_, d_w)| !d_w.is_empty()) {
-                let d_y = if self.at(part.out).gradient_is_pairs { Rows::in_words(d_out) } else { d_out.into() };
-                targets.push((d_w, d_y, params.weight(part.weight)));
+            let mut targets: Vec<_> = flown
+                .iter()
+                .zip(d_ws)
+                .map(|(part, d_w)| (d_w, self.gradient_rows(part.0.out, &part.1), params.weight(part.0.weight)))
+                .collect();
+            linear::backward_together(&mut d_x, add, &mut targets, self.rows(x));
+        } else {
+            for (i, part) in flown.iter().enumerate() {
+                let (mut d_w, w) = (grads.of_weight(params, part.0.weight), params.weight(part.0.weight));
+                let d_y = self.gradient_rows(part.0.out, &part.1);
+                linear::backward(&mut d_x, &mut d_w, d_y, self.rows(x), w, add || i > 0);
             }
-            linear::backward_weights(&mut targets, self.rows(x));
         }
-        self.pool.extend(flown.drain(..).map(|(_, d_out)| d_out));
+        d[x.0] = Some(d_x);
+        for (part, d_out) in flown {
+            if let Some(d_b) = part.bias.and_then(|b| grads.get_mut(b)) {
+                linear::bias_backward(d_b, &d_out);
+            }
+            self.pool.push(d_out);
+        }
+    }
+
+    /// The gradient of a value as a product reads it.
+    fn gradient_rows<'a>(&self, v: Var, d: &'a [f32]) -> Rows<'a> {
+        if self.at(v).gradient_is_pairs { Rows::in_words(d) } else { Rows::Singles(d) }
     }
 
     /// Takes back the buffers that operations hold.
