@@ -11,6 +11,7 @@ use crate::par::{self, Shared};
 use crate::params::{Layout, Param, ParamId, ParamStore};
 use rayon::prelude::*;
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// In what numbers moments are kept between steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,10 +55,10 @@ impl Moment {
         }
     }
 
-    fn values(&self) -> Cow<'_, [f32]> {
+    fn values(&self, range: Range<usize>) -> Cow<'_, [f32]> {
         match self {
-            Moment::F32(v) => Cow::Borrowed(v),
-            Moment::Bf16(v) => Cow::Owned(v.iter().map(|b| widen(*b)).collect()),
+            Moment::F32(v) => Cow::Borrowed(&v[range]),
+            Moment::Bf16(v) => Cow::Owned(v[range].iter().map(|b| widen(*b)).collect()),
         }
     }
 
@@ -109,8 +110,18 @@ impl Optimizer {
 
     /// A moment of a parameter, the first or the second, in its stored layout. Without a second one it is empty.
     pub fn moment(&self, id: ParamId, second: bool) -> Cow<'_, [f32]> {
+        let moment = self.pick(id, second);
+        moment.values(0..moment.len())
+    }
+
+    /// Values `range` of a moment.
+    pub fn moment_piece(&self, id: ParamId, second: bool, range: Range<usize>) -> Cow<'_, [f32]> {
+        self.pick(id, second).values(range)
+    }
+
+    fn pick(&self, id: ParamId, second: bool) -> &Moment {
         let (m, v) = &self.moments[id.0];
-        if second { v.values() } else { m.values() }
+        if second { v } else { m }
     }
 
     /// Whether a parameter has a second moment: one of Muon has none.
@@ -153,7 +164,7 @@ impl Optimizer {
                 let keep = if decays { (1.0 - learning_rate * f64::from(c.weight_decay)) as f32 } else { 1.0 };
                 let g = grads.get(ParamId(i));
                 if let (Some(muon), true) = (&config.muon, uses_muon(&config, param)) {
-                    let mut momentum = m.values().into_owned();
+                    let mut momentum = m.values(0..m.len()).into_owned();
                     muon::update(param, &mut momentum, g, clip as f32, keep, learning_rate, muon);
                     m.set(momentum);
                     return;

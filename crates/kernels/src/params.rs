@@ -13,6 +13,9 @@ use crate::values::Values;
 use rayon::prelude::*;
 use std::sync::Arc;
 
+/// Values of a piece of a layout, about.
+const PIECE: usize = 1 << 20;
+
 /// Index of a parameter in its store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ParamId(pub usize);
@@ -58,6 +61,26 @@ impl Layout {
             Layout::Rows { rows, cols } => vec![rows, cols],
             Layout::Vector { n } => vec![n],
         }
+    }
+
+    /// Cuts it into pieces of whole rows, in order: where each is stored, and its own layout. A model's largest matrix need
+    /// not be copied as a whole to be written.
+    pub fn pieces(&self) -> impl Iterator<Item = (std::ops::Range<usize>, Layout)> {
+        let whole = *self;
+        let (rows, width, stored) = match whole {
+            Layout::Panels { n, k } => (n, k, (PIECE / (NR * k.max(1))).max(1) * NR),
+            Layout::Rows { rows, cols } => (rows, cols, (PIECE / cols.max(1)).max(1)),
+            Layout::Vector { n } => (n, 1, n.max(1)),
+        };
+        (0..rows).step_by(stored).map(move |row| {
+            let count = (rows - row).min(stored);
+            let layout = match whole {
+                Layout::Panels { k, .. } => Layout::Panels { n: count, k },
+                Layout::Rows { cols, .. } => Layout::Rows { rows: count, cols },
+                Layout::Vector { .. } => Layout::Vector { n: count },
+            };
+            (row * width..row * width + layout.stored(), layout)
+        })
     }
 
     /// From row-major values of [`Layout::shape`] to the stored order.
@@ -336,14 +359,28 @@ impl ParamStore {
 
     /// Row-major values of a parameter, its adapter added where it has one.
     pub fn merged(&self, id: ParamId) -> Vec<f32> {
+        let mut all = Vec::with_capacity(self.params[id.0].layout.shape().iter().product());
+        self.merged_pieces(id, &mut |piece| all.extend_from_slice(piece));
+        all
+    }
+
+    /// The same in pieces of whole rows.
+    pub fn merged_pieces(&self, id: ParamId, put: &mut dyn FnMut(&[f32])) {
         let p = &self.params[id.0];
-        let mut values = p.layout.load(&p.data);
-        if let Some(AdapterIds { a, b, scale }) = p.adapter {
+        let factors = p.adapter.map(|AdapterIds { a, b, scale }| {
             let [a, b] = [a, b].map(|id| &self.params[id.0]);
-            let rank = a.layout.shape()[0];
-            lora::merge(&mut values, &a.layout.load(&a.data), &b.layout.load(&b.data), rank, scale);
+            (a.layout.load(&a.data), b.layout.load(&b.data), a.layout.shape()[0], scale)
+        });
+        let mut row = 0;
+        for (range, layout) in p.layout.pieces() {
+            let mut values = layout.load(&p.data[range]);
+            if let Some((a, b, rank, scale)) = &factors {
+                let rows = layout.shape()[0];
+                lora::merge(&mut values, a, &b[row * rank..(row + rows) * rank], *rank, *scale);
+                row += rows;
+            }
+            put(&values);
         }
-        values
     }
 
     /// A matrix for the products.
@@ -486,5 +523,23 @@ mod tests {
         let mean = a.iter().map(|v| f64::from(*v)).sum::<f64>() / a.len() as f64;
         let var = a.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / a.len() as f64;
         assert!(mean.abs() < 0.02 && (var.sqrt() - 0.5).abs() < 0.01, "{mean} {var}");
+    }
+
+    #[test]
+    fn pieces_of_a_layout_are_its_rows_in_order() {
+        for (layout, count) in [
+            (Layout::Panels { n: 70, k: 20_000 }, 3),
+            (Layout::Panels { n: 33, k: 5 }, 1),
+            (Layout::Rows { rows: 5, cols: 400_000 }, 3),
+            (Layout::Vector { n: 7 }, 1),
+        ] {
+            let rows: Vec<f32> = (0..layout.shape().iter().product()).map(|i| (i % 8191) as f32).collect();
+            let stored = layout.store(rows.clone());
+            let pieces: Vec<_> = layout.pieces().collect();
+            let found: Vec<f32> = pieces.iter().flat_map(|(range, l)| l.load(&stored[range.clone()])).collect();
+            assert!(found == rows, "{layout:?}");
+            assert_eq!(pieces.iter().map(|(range, _)| range.len()).sum::<usize>(), layout.stored());
+            assert_eq!(pieces.len(), count, "{layout:?}");
+        }
     }
 }

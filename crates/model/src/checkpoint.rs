@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 pub use adapter::{Adapter, is_adapter, save_adapter};
 pub use gguf_header::{Gguf, GgufValue};
 pub use gguf_write::{GgufDtype, save_gguf};
-pub use save::{SaveDtype, save_checkpoint};
+pub use save::{SaveDtype, TensorSource, save_checkpoint, save_checkpoint_pieces, save_tensors};
 
 use crate::chat::ChatTemplate;
 use crate::config::json::generation_eos;

@@ -14,7 +14,8 @@ pub mod tokenizer;
 
 pub use chat::{ChatTemplate, Message};
 pub use checkpoint::{
-    Adapter, Checkpoint, Gguf, GgufDtype, SaveDtype, is_adapter, save_adapter, save_checkpoint, save_gguf,
+    Adapter, Checkpoint, Gguf, GgufDtype, SaveDtype, TensorSource, is_adapter, save_adapter, save_checkpoint,
+    save_checkpoint_pieces, save_gguf, save_tensors,
 };
 pub use config::{Arch, DeepseekConfig, Head, ModelConfig, RopeScaling, SCORE, TensorSpec};
 pub use decoder::Decoder;

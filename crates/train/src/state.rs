@@ -8,10 +8,12 @@
 
 use crate::TrainError;
 use aha_kernels::{Optimizer, ParamId, ParamStore};
-use aha_model::{Adapter, Checkpoint, Decoder, SaveDtype, TextFiles, is_adapter, save_adapter, save_checkpoint};
-use safetensors::tensor::{Dtype, View};
+use aha_model::{
+    Adapter, Checkpoint, Decoder, SaveDtype, TensorSpec, TextFiles, is_adapter, save_adapter, save_checkpoint_pieces,
+    save_tensors,
+};
+use safetensors::tensor::Dtype;
 use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -55,9 +57,10 @@ fn problem(path: &Path, problem: impl std::fmt::Display) -> TrainError {
 /// A failed write, naming the file.
 pub fn save_model(dir: &Path, decoder: &Decoder, dtype: SaveDtype, text: &TextFiles) -> Result<(), TrainError> {
     let params: HashMap<&str, ParamId> = decoder.params.iter().map(|(id, p)| (p.name.as_str(), id)).collect();
-    save_checkpoint(dir, &decoder.config, dtype, text, &mut |spec| {
+    save_checkpoint_pieces(dir, &decoder.config, dtype, text, &mut |spec, put| {
         let id = params.get(spec.name.as_str()).expect("the decoder holds every tensor of its config");
-        Ok(Cow::Owned(decoder.params.merged(*id)))
+        decoder.params.merged_pieces(*id, put);
+        Ok(())
     })?;
     Ok(())
 }
@@ -98,16 +101,15 @@ pub fn save(
         let kept = 1 + usize::from(optimizer.has_second(id));
         for (prefix, second) in [("m", false), ("v", true)].into_iter().take(kept) {
             let source = Source::Moment { optimizer, id, second };
-            moments
-                .push((format!("{prefix}.{}", p.name), Values { shape: p.layout.shape(), source, layout: p.layout }));
+            moments.push((format!("{prefix}.{}", p.name), Values { source, layout: p.layout }));
         }
     }
-    write_tensors(&dir.join(OPTIMIZER), moments)?;
+    write_tensors(&dir.join(OPTIMIZER), &moments)?;
     if let Some(r) = reference {
-        let tensors = r.iter().filter(|(_, p)| p.trainable || !adapted).map(|(_, p)| {
-            (p.name.clone(), Values { shape: p.layout.shape(), source: Source::Plain(&p.data), layout: p.layout })
-        });
-        write_tensors(&dir.join("reference.safetensors"), tensors.collect())?;
+        let tensors = r.iter().filter(|(_, p)| p.trainable || !adapted);
+        let tensors =
+            tensors.map(|(_, p)| (p.name.clone(), Values { source: Source::Plain(&p.data), layout: p.layout }));
+        write_tensors(&dir.join("reference.safetensors"), &tensors.collect::<Vec<_>>())?;
     }
     let json = serde_json::to_string_pretty(state).expect("plain numbers and text");
     write_atomic(&dir.join("trainer.json"), |path| std::fs::write(path, json.as_bytes()))?;
@@ -235,45 +237,40 @@ pub fn load(
     Ok(Resumed { state, policy, optimizer, reference })
 }
 
-/// Where values come from. Moments may be bf16 and are widened one at a time: a model's worth of f32 moments is more than
-/// all else that training keeps.
+/// Where values come from. Moments may be bf16 and are widened a piece at a time: a model's worth of f32 moments is more than
+/// all else that training keeps, and its largest matrix is a quarter of a small model.
 enum Source<'a> {
     Plain(&'a [f32]),
     Moment { optimizer: &'a Optimizer, id: ParamId, second: bool },
 }
 
-/// Values in a parameter's layout, converted to row-major bytes only when written.
+/// Values in a parameter's layout, converted to rows only when written.
 struct Values<'a> {
-    shape: Vec<usize>,
     source: Source<'a>,
     layout: aha_kernels::Layout,
 }
 
-impl View for Values<'_> {
-    fn dtype(&self) -> Dtype {
-        Dtype::F32
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        let rows = match self.source {
-            Source::Plain(values) => self.layout.load(values),
-            Source::Moment { optimizer, id, second } => self.layout.load(&optimizer.moment(id, second)),
-        };
-        Cow::Owned(rows.into_iter().flat_map(f32::to_le_bytes).collect())
-    }
-
-    fn data_len(&self) -> usize {
-        self.shape.iter().product::<usize>() * 4
+impl Values<'_> {
+    fn pieces(&self, put: &mut dyn FnMut(&[f32])) {
+        for (range, layout) in self.layout.pieces() {
+            put(&match self.source {
+                Source::Plain(values) => layout.load(&values[range]),
+                Source::Moment { optimizer, id, second } => layout.load(&optimizer.moment_piece(id, second, range)),
+            });
+        }
     }
 }
 
-fn write_tensors(path: &Path, tensors: Vec<(String, Values)>) -> Result<(), TrainError> {
+fn write_tensors(path: &Path, tensors: &[(String, Values)]) -> Result<(), TrainError> {
+    let by_name: HashMap<&str, &Values> = tensors.iter().map(|(name, values)| (name.as_str(), values)).collect();
+    let specs: Vec<TensorSpec> =
+        tensors.iter().map(|(name, v)| TensorSpec { name: name.clone(), shape: v.layout.shape() }).collect();
     write_atomic(path, |temporary| {
-        safetensors::serialize_to_file(tensors, None, temporary).map_err(|e| std::io::Error::other(e.to_string()))
+        let written = save_tensors(temporary, &specs, &mut |spec, put| {
+            by_name[spec.name.as_str()].pieces(put);
+            Ok(())
+        });
+        written.map_err(|e| std::io::Error::other(e.to_string()))
     })
 }
 

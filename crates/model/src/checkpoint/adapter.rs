@@ -3,7 +3,6 @@
 //! Opened as a model, such a folder is its base with the adapter merged, tensor by tensor as they are read. A base in few
 //! bits is merged in f32 and not rounded to those bits again. Ranks come from the shapes of the tensors.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -227,9 +226,10 @@ pub fn save_adapter(dir: &Path, decoder: &Decoder) -> Result<()> {
     save_folder(dir, &mut |scratch| {
         write_file(&scratch.join(CONFIG), &mut |out| Ok(out.write_all(text.as_bytes())?))?;
         write_file(&scratch.join(WEIGHTS), &mut |out| {
-            write_tensors(out, &specs, SaveDtype::F32, &mut |spec| {
+            write_tensors(out, &specs, SaveDtype::F32, &mut |spec, put| {
                 let p = by_name[spec.name.as_str()];
-                Ok(Cow::Owned(p.layout.load(&p.data)))
+                put(&p.layout.load(&p.data));
+                Ok(())
             })
         })?;
         Ok(vec![CONFIG, WEIGHTS])

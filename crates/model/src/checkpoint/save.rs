@@ -53,6 +53,9 @@ impl SaveDtype {
     }
 }
 
+/// Gives the values of a tensor, row-major, in pieces of any length: one is written before the next is made.
+pub type TensorSource<'s> = dyn FnMut(&TensorSpec, &mut dyn FnMut(&[f32])) -> Result<()> + 's;
+
 /// Writes a model into the directory `dir`. `tensor` is called once per entry of
 /// [`ModelConfig::saved_tensors`], with the name of the parameter it is taken from, and returns the values, row-major. Where `dir` does not exist it
 /// appears complete; where it exists, each file is replaced whole and other files in it are left alone.
@@ -67,8 +70,31 @@ pub fn save_checkpoint<'t>(
     text: &TextFiles,
     tensor: &mut dyn FnMut(&TensorSpec) -> Result<Cow<'t, [f32]>>,
 ) -> Result<()> {
+    save_checkpoint_pieces(dir, config, dtype, text, &mut |spec, put| tensor(spec).map(|values| put(&values)))
+}
+
+/// The same for tensors that come in pieces.
+///
+/// # Errors
+/// As there.
+pub fn save_checkpoint_pieces(
+    dir: &Path,
+    config: &ModelConfig,
+    dtype: SaveDtype,
+    text: &TextFiles,
+    tensor: &mut TensorSource,
+) -> Result<()> {
     config.check()?;
     save_folder(dir, &mut |scratch| write_files(scratch, config, dtype, text, tensor))
+}
+
+/// Writes tensors in f32 as one safetensors file at `path`, synced.
+///
+/// # Errors
+/// A failed write, an error of `tensor`, or a tensor of the wrong length.
+pub fn save_tensors(path: &Path, specs: &[TensorSpec], tensor: &mut TensorSource) -> Result<()> {
+    let specs: Vec<_> = specs.iter().map(|spec| (spec.clone(), spec.name.clone())).collect();
+    write_file(path, &mut |out| write_tensors(out, &specs, SaveDtype::F32, tensor))
 }
 
 /// Fills a folder beside `dir` with files, whose names `fill` answers, and moves them to their place when all are there.
@@ -97,12 +123,12 @@ pub(super) fn save_folder(dir: &Path, fill: &mut dyn FnMut(&Path) -> Result<Vec<
 }
 
 /// Writes all files into `scratch`; returns their names, the weights last.
-fn write_files<'t>(
+fn write_files(
     scratch: &Path,
     config: &ModelConfig,
     dtype: SaveDtype,
     text: &TextFiles,
-    tensor: &mut dyn FnMut(&TensorSpec) -> Result<Cow<'t, [f32]>>,
+    tensor: &mut TensorSource,
 ) -> Result<Vec<&'static str>> {
     let mut config = config.clone();
     config.torch_dtype = Some(dtype.torch_name().into());
@@ -173,11 +199,11 @@ pub(super) fn write_file(
 }
 
 /// The safetensors format: header length, JSON header padded with spaces to 8 bytes, data in header order.
-pub(super) fn write_tensors<'t>(
+pub(super) fn write_tensors(
     out: &mut dyn Write,
     specs: &[(TensorSpec, String)],
     saved_as: SaveDtype,
-    tensor: &mut dyn FnMut(&TensorSpec) -> Result<Cow<'t, [f32]>>,
+    tensor: &mut TensorSource,
 ) -> std::result::Result<(), Failure> {
     let mut header = Map::new();
     header.insert("__metadata__".into(), json!({"format": "pt"}));
@@ -200,22 +226,30 @@ pub(super) fn write_tensors<'t>(
     let mut raw = Vec::new();
     for (spec, of) in specs {
         let dtype = dtype_of(spec);
-        let values = tensor(&TensorSpec { name: of.clone(), shape: spec.shape.clone() }).map_err(Failure::Data)?;
-        if values.len() != spec.len() {
+        // A piece beyond the tensor's length is counted and not written: the file would be wrong from there on.
+        let (mut found, mut written) = (0, Ok(()));
+        let mut put = |values: &[f32]| {
+            found += values.len();
+            for piece in values.chunks(1 << 16).take_while(|_| found <= spec.len()) {
+                raw.clear();
+                match dtype {
+                    SaveDtype::F32 => raw.extend(piece.iter().flat_map(|v| v.to_le_bytes())),
+                    SaveDtype::Bf16 => raw.extend(piece.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes())),
+                    SaveDtype::F16 => raw.extend(piece.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes())),
+                }
+                if written.is_ok() {
+                    written = out.write_all(&raw);
+                }
+            }
+        };
+        tensor(&TensorSpec { name: of.clone(), shape: spec.shape.clone() }, &mut put).map_err(Failure::Data)?;
+        written.map_err(Failure::Write)?;
+        if found != spec.len() {
             return Err(Failure::Data(Error::Shape {
                 name: spec.name.clone(),
-                found: vec![values.len()],
+                found: vec![found],
                 wanted: spec.shape.clone(),
             }));
-        }
-        for piece in values.chunks(1 << 16) {
-            raw.clear();
-            match dtype {
-                SaveDtype::F32 => raw.extend(piece.iter().flat_map(|v| v.to_le_bytes())),
-                SaveDtype::Bf16 => raw.extend(piece.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes())),
-                SaveDtype::F16 => raw.extend(piece.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes())),
-            }
-            out.write_all(&raw).map_err(Failure::Write)?;
         }
     }
     Ok(())
@@ -257,7 +291,11 @@ mod tests {
     fn full_disk_is_reported_wherever_it_fills() {
         let specs = [(TensorSpec { name: "w".into(), shape: vec![3, 2] }, "w".to_owned())];
         let mut whole = Vec::new();
-        let mut give = |_: &TensorSpec| Ok(Cow::Owned(vec![1.0; 6]));
+        let mut give = |_: &TensorSpec, put: &mut dyn FnMut(&[f32])| {
+            put(&[1.0; 4]);
+            put(&[1.0; 2]);
+            Ok(())
+        };
         assert!(write_tensors(&mut whole, &specs, SaveDtype::F32, &mut give).is_ok());
         for room in 0..whole.len() {
             let result = write_tensors(&mut SmallDisk(room), &specs, SaveDtype::F32, &mut give);
