@@ -17,6 +17,7 @@ pub mod embedding;
 pub mod experts;
 pub mod gradients;
 pub mod latent;
+mod layout;
 pub mod linear;
 pub mod linear_bf16;
 pub mod linear_fp8;
