@@ -109,7 +109,7 @@ fn some_hundred_runs_leave_nothing() {
 }
 
 #[test]
-#[ignore = "ten thousand runs, alone: --test leaks -- --ignored"]
+#[ignore = "ten thousand runs, by hand and alone: cargo test --release -p aha-sandbox --test leaks -- --ignored"]
 fn ten_thousand_runs_leave_nothing() {
     rounds(10_000);
 }

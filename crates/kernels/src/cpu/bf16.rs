@@ -35,12 +35,6 @@ multiversion! {
     }
 }
 
-multiversion! {
-    fn plain_zip(dst: &mut [u32], low: &[u16], high: &[u16]) {
-        for ((d, l), h) in dst.iter_mut().zip(low).zip(high) { *d = u32::from(*l) | u32::from(*h) << 16; }
-    }
-}
-
 /// Values of one row as bf16.
 pub fn halve(dst: &mut [u16], src: &[f32]) {
     #[cfg(target_arch = "x86_64")]
@@ -61,9 +55,18 @@ pub fn interleave(dst: &mut [u32], low: &[f32], high: &[f32]) {
     plain_interleave(dst, low, high);
 }
 
-/// Pairs (low, high) of two rows that are bf16 already.
-pub fn zip(dst: &mut [u32], low: &[u16], high: &[u16]) {
-    plain_zip(dst, low, high);
+multiversion! {
+    /// Pairs (low, high) of two rows that are bf16 already.
+    pub fn zip(dst: &mut [u32], low: &[u16], high: &[u16]) {
+        for ((d, l), h) in dst.iter_mut().zip(low).zip(high) { *d = u32::from(*l) | u32::from(*h) << 16; }
+    }
+}
+
+/// A row without a second one: pairs (low, 0).
+pub fn alone(dst: &mut [u32], low: &[f32]) {
+    for (d, l) in dst.iter_mut().zip(low) {
+        *d = upper(*l) >> 16;
+    }
 }
 
 /// Words of padding that [`pack_tile`] may write behind its last line.

@@ -1,7 +1,7 @@
 //! In what numbers the operands of a product lie, so that attention is written once: one f32 or a pair of bf16 values to a
 //! 32-bit word. Buffers of words are `f32` slices either way; sums and results are f32.
 
-use super::bf16::{halve, interleave, round};
+use super::bf16::{alone, halve, interleave};
 use super::gemm::{self, Extent, Left, NR, Start};
 use super::math::{self, SQUARE};
 
@@ -186,9 +186,7 @@ impl Operand for Pairs {
     }
 
     fn single(words: &mut [f32], row: &[f32]) {
-        for (word, v) in as_u32(words).iter_mut().zip(row) {
-            *word = round(*v).to_bits() >> 16;
-        }
+        alone(as_u32(words), row);
     }
 }
 

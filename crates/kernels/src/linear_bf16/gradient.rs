@@ -1,7 +1,7 @@
 //! The weight gradient in bf16: d_w += d_y^T x, from columns of both operands packed as pairs of tokens.
 
 use super::{PANEL, ROWS, TILE, with_scratch};
-use crate::cpu::bf16::{TILE_PADDING, interleave, round, zip};
+use crate::cpu::bf16::{TILE_PADDING, alone, interleave, zip};
 use crate::cpu::gemm::{Extent, Left, NR, Start, bf16_tiles, gemm_bf16};
 use crate::cpu::math::{SQUARE, transpose};
 use crate::cpu::operand::{as_f32, as_u32};
@@ -141,9 +141,7 @@ fn zip_tokens(line: &mut [u32], x: Rows, k: usize, p: usize, from: usize) {
     match x {
         Rows::Singles(x) if at + k < x.len() => interleave(line, &x[at..][..width], &x[at + k..][..width]),
         Rows::Pairs(x) if at + k < x.len() => zip(line, &x[at..][..width], &x[at + k..][..width]),
-        Rows::Singles(x) if at < x.len() => {
-            line.iter_mut().zip(&x[at..]).for_each(|(word, v)| *word = round(*v).to_bits() >> 16);
-        }
+        Rows::Singles(x) if at < x.len() => alone(line, &x[at..]),
         Rows::Pairs(x) if at < x.len() => line.iter_mut().zip(&x[at..]).for_each(|(word, v)| *word = u32::from(*v)),
         _ => line.fill(0),
     }

@@ -35,7 +35,7 @@ fn measure(what: &str, config: Config, list: &[Submission], threads: usize) -> O
 
 // The other tests of this binary also spend processor time; they would count, so this one is run alone.
 #[test]
-#[ignore = "a measurement: cargo test --release -p aha-sandbox --test sandbox -- --ignored speed --nocapture"]
+#[ignore = "a measurement by hand: cargo test --release -p aha-sandbox --test sandbox -- --ignored speed --nocapture"]
 fn speed() {
     let one = |cases: usize| Submission {
         language: Language::Python,
