@@ -19,6 +19,9 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
+#[global_allocator]
+static MEMORY: aha_kernels::memory::LineAligned = aha_kernels::memory::LineAligned;
+
 /// The whole system behind DeepSeek-R1: data, reinforcement learning on verifiable rewards, evaluation, chat.
 #[derive(Parser)]
 #[command(name = "aha", version, propagate_version = true, max_term_width = 110)]

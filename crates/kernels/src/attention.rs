@@ -5,9 +5,9 @@
 //! soft-max runs over whole blocks of 32 keys with the future masked to exactly zero, which is what the cached form in
 //! `cache` does too: both give the same bits.
 
-use crate::cpu::gemm::{Extent, Left, NR, Start};
-use crate::cpu::math;
-use crate::cpu::operand::{Operand, Pairs, Singles};
+use crate::cpu::gemm::{Extent, Left, NR, Right, Start};
+use crate::cpu::math::{self, SQUARE};
+use crate::cpu::operand::{Operand, Pairs, Singles, grow};
 use crate::par::{self, Shared};
 use crate::params::Precision;
 use crate::scratch;
@@ -15,6 +15,12 @@ use std::cell::RefCell;
 
 /// Query rows of one tile.
 pub(crate) const TILE: usize = 48;
+/// The same where products run through matrix tiles: pairs of queries fill two of them.
+const TALL_TILE: usize = 64;
+
+fn tile_rows<E: Operand>() -> usize {
+    if E::tiles() { TALL_TILE } else { TILE }
+}
 
 thread_local! {
     static FORWARD: RefCell<Forward> = RefCell::new(Forward::default());
@@ -117,12 +123,12 @@ unsafe fn scores<E: Operand>(
     keys: usize,
 ) {
     let words = E::words(dim);
-    for b in 0..keys / NR {
-        let e = Extent { m: rows, outer: 1, inner: words, n: NR };
-        let a = Left { base: q.0, row: q.1, outer: 0, inner: 1 };
-        // SAFETY: the caller gives `rows` readable query rows; panels and scratch have the sizes computed from `keys`.
-        unsafe { E::gemm(e, a, k_t[b * words * NR..].as_ptr(), NR, s[b * NR..].as_mut_ptr(), cap, Start::Zero) };
-    }
+    let e = Extent { m: rows, outer: 1, inner: words, n: keys };
+    let a = Left { base: q.0, row: q.1, outer: 0, inner: 1 };
+    assert!(k_t.len() >= keys / NR * words * NR && s.len() >= (rows - 1) * cap + keys, "scores: shapes");
+    let b = Right { base: k_t.as_ptr(), panel: words * NR, ld: NR };
+    // SAFETY: the caller gives `rows` readable query rows; panels and scratch are large enough (asserted).
+    unsafe { E::wide(e, a, b, s.as_mut_ptr(), cap, Start::Zero) };
 }
 
 /// out `[T, N*H]` and, for the backward, `stats` `[T, N, 2]`: the row's largest score and one over its sum.
@@ -142,7 +148,7 @@ fn forward_in<E: Operand>(
     seg: &Segments,
     heads: Heads,
 ) {
-    let (n, kv, dim) = (heads.query, heads.kv, heads.dim);
+    let (n, kv, dim, tile) = (heads.query, heads.kv, heads.dim, tile_rows::<E>());
     let t = seg.tokens();
     assert!(
         q.len() == t * n * dim
@@ -164,10 +170,10 @@ fn forward_in<E: Operand>(
                 let at = (t0 * kv + g) * dim;
                 E::columns(&mut w.k_t, &k[at..], kv * dim, len, dim);
                 E::panels(&mut w.v_p, &v[at..], kv * dim, len, cap, dim);
-                w.s.resize(TILE * cap, 0.0);
+                w.s.resize(tile * cap, 0.0);
                 for h in g * heads.group()..(g + 1) * heads.group() {
-                    for r0 in (0..len).step_by(TILE) {
-                        let rows = (len - r0).min(TILE);
+                    for r0 in (0..len).step_by(tile) {
+                        let rows = (len - r0).min(tile);
                         let keys = (r0 + rows).next_multiple_of(NR);
                         let base = (t0 + r0) * n * dim + h * dim;
                         let left = E::left(&mut w.q, &q[base..], n * dim, rows, dim);
@@ -184,13 +190,11 @@ fn forward_in<E: Operand>(
                             st.copy_from_slice(&[max, inverse]);
                         }
                         let (p, ld) = E::placed(&w.p, &w.s, cap, rows, keys);
-                        for c in (0..dim).step_by(NR) {
-                            let e = Extent { m: rows, outer: 1, inner: E::words(keys), n: (dim - c).min(NR) };
-                            let a = Left { base: p, row: ld, outer: 0, inner: 1 };
-                            let panel = w.v_p[(c / NR) * E::words(cap) * NR..].as_ptr();
-                            // SAFETY: only this task writes head h of this segment's rows; panels hold `cap >= keys` rows.
-                            unsafe { E::gemm(e, a, panel, NR, out.at(base + c), n * dim, Start::Zero) };
-                        }
+                        let e = Extent { m: rows, outer: 1, inner: E::words(keys), n: dim };
+                        let a = Left { base: p, row: ld, outer: 0, inner: 1 };
+                        let b = Right { base: w.v_p.as_ptr(), panel: E::words(cap) * NR, ld: NR };
+                        // SAFETY: only this task writes head h of this segment's rows; panels hold `cap >= keys` rows.
+                        unsafe { E::wide(e, a, b, out.at(base), n * dim, Start::Zero) };
                         for i in 0..rows {
                             // SAFETY: as above.
                             unsafe {
@@ -249,7 +253,7 @@ fn backward_in<E: Operand>(
     heads: Heads,
     add: bool,
 ) {
-    let (n, kv, dim) = (heads.query, heads.kv, heads.dim);
+    let (n, kv, dim, tile) = (heads.query, heads.kv, heads.dim, tile_rows::<E>());
     assert!(
         d_q.len() == q.len()
             && d_k.len() == k.len()
@@ -269,21 +273,20 @@ fn backward_in<E: Operand>(
                 let at = (range.start * kv + g) * dim;
                 w.load::<E>(&k[at..], &v[at..], kv * dim, range.len(), dim);
                 for h in g * heads.group()..(g + 1) * heads.group() {
-                    for r0 in (0..range.len()).step_by(TILE) {
+                    for r0 in (0..range.len()).step_by(tile) {
                         let base = (range.start + r0) * n * dim + h * dim;
                         let stats_at = ((range.start + r0) * n + h) * 2;
                         w.tile::<E>(&q[base..], &d_out[base..], &out[base..], &stats[stats_at..], r0, n, heads);
-                        let rows = (range.len() - r0).min(TILE);
+                        let rows = (range.len() - r0).min(tile);
                         let (d_s, ld) = E::placed(&w.d_s_left, &w.d_s, w.cap, rows, w.keys);
-                        for c in (0..dim).step_by(NR) {
-                            let e = Extent { m: rows, outer: 1, inner: E::words(w.keys), n: (dim - c).min(NR) };
-                            let a = Left { base: d_s, row: ld, outer: 0, inner: 1 };
-                            let panel = w.k_p[(c / NR) * E::words(w.cap) * NR..].as_ptr();
-                            // SAFETY: only this task writes head h of this segment's rows.
-                            unsafe { E::gemm(e, a, panel, NR, d_q.at(base + c), n * dim, start) };
-                        }
+                        let e = Extent { m: rows, outer: 1, inner: E::words(w.keys), n: dim };
+                        let a = Left { base: d_s, row: ld, outer: 0, inner: 1 };
+                        let b = Right { base: w.k_p.as_ptr(), panel: E::words(w.cap) * NR, ld: NR };
+                        // SAFETY: only this task writes head h of this segment's rows.
+                        unsafe { E::wide(e, a, b, d_q.at(base), n * dim, start) };
                     }
                 }
+                w.upright::<E>(dim);
                 for i in 0..range.len() {
                     // SAFETY: only this task writes key/value head g of this segment.
                     for (d, own) in [(&d_k, &w.d_k), (&d_v, &w.d_v)] {
@@ -318,6 +321,8 @@ struct Scratch {
     p_down: Vec<f32>,
     d_s_down: Vec<f32>,
     delta: Vec<f32>,
+    /// Pairs of query rows as rows of their columns, and sums on their way to be upright.
+    turned: Vec<f32>,
 }
 
 impl Scratch {
@@ -332,8 +337,8 @@ impl Scratch {
             buffer.clear();
             buffer.resize(self.cap * self.wide, 0.0);
         }
-        self.p.resize(TILE * self.cap, 0.0);
-        self.d_s.resize(TILE * self.cap, 0.0);
+        self.p.resize(tile_rows::<E>() * self.cap, 0.0);
+        self.d_s.resize(tile_rows::<E>() * self.cap, 0.0);
     }
 
     /// P and dS of one tile of queries; adds the tile's share to d_k and d_v.
@@ -348,7 +353,7 @@ impl Scratch {
         heads: Heads,
     ) {
         let (dim, ld, cap) = (heads.dim, n * heads.dim, self.cap);
-        let rows = (self.len - r0).min(TILE);
+        let rows = (self.len - r0).min(tile_rows::<E>());
         self.keys = (r0 + rows).next_multiple_of(NR);
         let left = E::left(&mut self.left, q, ld, rows, dim);
         // SAFETY: `left` has `rows` rows; scratch sized in `load`.
@@ -356,7 +361,7 @@ impl Scratch {
         let left = E::left(&mut self.left, d_out, ld, rows, dim);
         // SAFETY: as above.
         unsafe { scores::<E>(&mut self.d_s, cap, left, rows, &self.v_t, dim, self.keys) };
-        self.delta.resize(TILE, 0.0);
+        self.delta.resize(TALL_TILE, 0.0);
         row_dots(&mut self.delta[..rows], d_out, out, ld, dim);
         let keys = self.keys;
         E::room(&mut self.d_s_left, rows, keys);
@@ -373,28 +378,64 @@ impl Scratch {
             E::put_down(&mut self.p_down, i, &self.p, cap, keys, i + 1 == rows);
             E::put_down(&mut self.d_s_down, i, &self.d_s, cap, keys, i + 1 == rows);
         }
-        E::panels(&mut self.q_p, q, ld, rows, rows, dim);
-        E::panels(&mut self.d_o_p, d_out, ld, rows, rows, dim);
+        let depth = if E::tiles() { rows.next_multiple_of(2 * SQUARE) } else { rows };
+        E::panels(&mut self.q_p, q, ld, rows, depth, dim);
+        E::panels(&mut self.d_o_p, d_out, ld, rows, depth, dim);
+        if E::tiles() {
+            return self.add_lying(rows, dim);
+        }
         let lines = E::words(rows);
         let p = E::placed_down(&self.p_down, &self.p, cap, keys);
         let d_s = E::placed_down(&self.d_s_down, &self.d_s, cap, keys);
         for ((base, inner), right, to) in [(p, &self.d_o_p, &mut self.d_v), (d_s, &self.q_p, &mut self.d_k)] {
-            for c in 0..self.wide / NR {
-                let e = Extent { m: keys, outer: 1, inner: lines, n: NR };
-                let a = Left { base, row: 1, outer: 0, inner };
-                // SAFETY: the left side is [lines, keys], the panel [lines, 32], `to` [cap, wide].
-                unsafe {
-                    E::gemm(
-                        e,
-                        a,
-                        right[c * lines * NR..].as_ptr(),
-                        NR,
-                        to[c * NR..].as_mut_ptr(),
-                        self.wide,
-                        Start::Add,
-                    )
-                };
+            let e = Extent { m: keys, outer: 1, inner: lines, n: self.wide };
+            let a = Left { base, row: 1, outer: 0, inner };
+            let b = Right { base: right.as_ptr(), panel: lines * NR, ld: NR };
+            // SAFETY: the left side is [lines, keys], panels are [lines, 32], `to` is [cap, wide].
+            unsafe { E::wide(e, a, b, to.as_mut_ptr(), self.wide, Start::Add) };
+        }
+    }
+
+    /// The tile's share of d_k and d_v where products run through matrix tiles, which want rows of pairs on the left: with P
+    /// and dS on the right, transposed sums `[wide, cap]`.
+    fn add_lying(&mut self, rows: usize, dim: usize) {
+        let (keys, lines) = (self.keys, Pairs::words(rows));
+        let all = lines.next_multiple_of(SQUARE);
+        grow(&mut self.turned, self.wide * all);
+        for (down, right, to) in
+            [(&mut self.p_down, &self.d_o_p, &mut self.d_v), (&mut self.d_s_down, &self.q_p, &mut self.d_k)]
+        {
+            grow(down, all * keys);
+            down[lines * keys..all * keys].fill(0.0);
+            for c in (0..self.wide).step_by(SQUARE) {
+                for p in (0..all).step_by(SQUARE) {
+                    let from = &right[(c / NR * all + p) * NR + c % NR..];
+                    math::transpose(&mut self.turned[c * all + p..], all, from, NR, SQUARE, SQUARE);
+                }
             }
+            let e = Extent { m: dim, outer: 1, inner: all, n: keys };
+            let a = Left { base: self.turned.as_ptr(), row: all, outer: 0, inner: 1 };
+            let b = Right { base: down.as_ptr(), panel: NR, ld: keys };
+            // SAFETY: the left side is [wide, all], the right one [all, keys], `to` [wide, cap].
+            unsafe { Pairs::wide(e, a, b, to.as_mut_ptr(), self.cap, Start::Chain) };
+        }
+    }
+
+    /// d_k and d_v as `[len, wide]`, however they were summed.
+    fn upright<E: Operand>(&mut self, dim: usize) {
+        if !E::tiles() {
+            return;
+        }
+        for d in [&mut self.d_k, &mut self.d_v] {
+            grow(&mut self.turned, self.cap * self.wide);
+            for i in (0..self.len).step_by(SQUARE) {
+                for c in (0..dim).step_by(SQUARE) {
+                    let (width, rows) = ((dim - c).min(SQUARE), (self.cap - i).min(SQUARE));
+                    let to = &mut self.turned[i * self.wide + c..];
+                    math::transpose(to, self.wide, &d[c * self.cap + i..], self.cap, width, rows);
+                }
+            }
+            std::mem::swap(d, &mut self.turned);
         }
     }
 }

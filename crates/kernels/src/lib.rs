@@ -23,6 +23,7 @@ pub mod linear_bf16;
 pub mod linear_fp8;
 pub mod logprob;
 pub mod lora;
+pub mod memory;
 pub mod muon;
 pub mod norm;
 pub mod optimizer;

@@ -11,7 +11,7 @@ pub use gradient::{WeightTarget, backward_weight, backward_weights};
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::bf16::turn_pairs;
 use crate::cpu::bf16::{interleave, pair_rows};
-use crate::cpu::gemm::{Extent, Left, NR, Start, bf16_tiles, gemm_bf16};
+use crate::cpu::gemm::{Extent, Left, NR, Right, Start, bf16_tiles, gemm_bf16_wide};
 use crate::cpu::math::SQUARE;
 use crate::cpu::operand::{as_f32, as_u32, halves};
 use crate::par::{self, Shared};
@@ -30,6 +30,8 @@ const TALL: usize = 1 << 14;
 const BACKWARD_WORDS: usize = 8 << 20;
 /// Bytes of rounded activations that one task keeps before it walks the weights.
 const BLOCK_BYTES: usize = 384 << 10;
+/// Bytes of panels that a group of rows meets before the next group does (matrix tiles).
+const PANEL_BYTES: usize = 512 << 10;
 /// Rows of the weight-gradient microkernel: activations are packed in tiles this wide.
 const TILE: usize = 12;
 /// Rows in bf16 as long as a multiple of this are copied before they are multiplied: a tile's rows would share lines.
@@ -235,37 +237,56 @@ impl<'a> LeftRows<'a> {
     }
 }
 
+/// How a product is cut so that its operands come from the nearest caches.
+struct Blocks {
+    /// Rows that the microkernel takes at a time.
+    unit: usize,
+    /// Rows of a block: they stay in the second-level cache.
+    rows: usize,
+    /// Panels that meet a block at a time: one stays in the first-level cache; matrix tiles take some rows to as many as the
+    /// second-level cache holds.
+    panels: usize,
+}
+
+impl Blocks {
+    fn new(pairs: usize, ld: usize) -> Self {
+        let (unit, panels) = if bf16_tiles() { (NR, (PANEL_BYTES / (pairs * NR * 4)).max(1)) } else { (TILE, 1) };
+        Blocks { unit, rows: (BLOCK_BYTES / (ld * 4) / unit * unit).clamp(2 * unit, 16 * unit), panels }
+    }
+}
+
 fn products(targets: &[Target], x: Rows, k: usize, pairs: usize, start: Start) {
     let m = x.len() / k;
     assert!(x.len() == m * k, "bf16 linear: shapes");
     let x = LeftRows::new(x, k, pairs);
-    let block = (BLOCK_BYTES / (x.ld * 4) / TILE * TILE).clamp(2 * TILE, 16 * TILE);
     let count: usize = targets.iter().map(|t| t.n.div_ceil(NR)).sum();
+    let Blocks { unit, rows: block, panels: most } = Blocks::new(pairs, x.ld);
     let run = |rows: Range<usize>, cols: Range<usize>| {
         with_scratch(&ROWS, if x.direct { 0 } else { block.min(rows.len()) * x.ld }, |scratch| {
-            let mut r = rows.start;
-            while r < rows.end {
+            for r in rows.clone().step_by(block) {
                 let m = (rows.end - r).min(block);
                 let a = x.at(scratch, r, m);
                 let mut first = 0;
                 for Target { out, from, row, panels, n } in targets {
                     let own = n.div_ceil(NR);
-                    for p in cols.start.max(first)..cols.end.min(first + own) {
-                        let p = p - first;
-                        let e = Extent { m, outer: 1, inner: pairs, n: (n - p * NR).min(NR) };
-                        let b = panels[p * pairs * NR..].as_ptr().cast();
-                        // SAFETY: `a` has m rows of at least `pairs` words, panel p exists (asserted); tasks own disjoint rows
-                        // or columns.
-                        unsafe { gemm_bf16(e, a, b, NR, out.at(r * row + from + p * NR), *row, start) };
+                    let (begin, end) = (cols.start.max(first) - first, cols.end.min(first + own).saturating_sub(first));
+                    for p in (begin..end).step_by(most) {
+                        let width = (n - p * NR).min((end - p).min(most) * NR);
+                        let e = Extent { m, outer: 1, inner: pairs, n: width };
+                        let base = panels[p * pairs * NR..].as_ptr().cast();
+                        let b = Right { base, panel: pairs * NR, ld: NR };
+                        // SAFETY: `a` has m rows of at least `pairs` words, the panels exist (asserted); tasks own disjoint
+                        // rows or columns.
+                        unsafe { gemm_bf16_wide(e, a, b, out.at(r * row + from + p * NR), *row, start) };
                     }
                     first += own;
                 }
-                r += m;
             }
         });
     };
-    if m >= par::threads() * 2 * TILE {
-        par::ranges(m, (2 * TILE).max(block.min(m / (2 * par::threads()))), |rows| run(rows, 0..count));
+    if m >= par::threads() * 2 * unit {
+        let grain = (2 * unit).max(block.min(m / (2 * par::threads()))) / unit;
+        par::ranges(m.div_ceil(unit), grain, |units| run(units.start * unit..(units.end * unit).min(m), 0..count));
     } else {
         par::ranges(count, (1_usize << 16).div_ceil(k * m.max(1) * NR).max(1), |cols| run(0..m, cols));
     }

@@ -40,6 +40,17 @@ pub struct Left {
     pub inner: usize,
 }
 
+/// A view of B: panels of [`NR`] columns, `panel` words apart, whose rows lie `ld` words apart.
+#[derive(Clone, Copy)]
+pub struct Right {
+    /// First element.
+    pub base: *const f32,
+    /// Distance between panels.
+    pub panel: usize,
+    /// Distance between rows of a panel.
+    pub ld: usize,
+}
+
 /// Extent of a product against one panel: `m` rows, `outer * inner` terms, `n <= NR` columns kept.
 #[derive(Clone, Copy)]
 pub struct Extent {
@@ -85,7 +96,7 @@ pub unsafe fn gemm_bf16(extent: Extent, a: Left, b: *const f32, ldb: usize, c: *
     {
         if extent.outer == 1 && a.inner == 1 && amx::available() {
             // SAFETY: the instruction set was detected; pointers as promised by the caller.
-            return unsafe { amx::gemm(extent, a, b, ldb, c, ldc, start) };
+            return unsafe { amx::gemm(extent, a, Right { base: b, panel: 0, ld: ldb }, c, ldc, start) };
         }
         if bf16_dot() {
             // SAFETY: as above.
@@ -98,6 +109,24 @@ pub unsafe fn gemm_bf16(extent: Extent, a: Left, b: *const f32, ldb: usize, c: *
     }
     // SAFETY: pointers as promised by the caller; no instruction set is assumed.
     unsafe { rows::<PlainPairs, 4, 1>(extent, a, b, ldb, c, ldc, start) }
+}
+
+/// The same for any number `extent.n` of columns.
+///
+/// # Safety
+/// As [`gemm`], for each panel.
+#[inline]
+pub unsafe fn gemm_bf16_wide(extent: Extent, a: Left, b: Right, c: *mut f32, ldc: usize, start: Start) {
+    #[cfg(target_arch = "x86_64")]
+    if extent.outer == 1 && a.inner == 1 && amx::available() {
+        // SAFETY: the instruction set was detected; pointers as promised by the caller.
+        return unsafe { amx::gemm(extent, a, b, c, ldc, start) };
+    }
+    for j in (0..extent.n).step_by(NR) {
+        let e = Extent { n: (extent.n - j).min(NR), ..extent };
+        // SAFETY: as promised by the caller.
+        unsafe { gemm_bf16(e, a, b.base.add(j / NR * b.panel), b.ld, c.add(j), ldc, start) };
+    }
 }
 
 /// Whether bf16 products of contiguous rows run through matrix tiles here, which sum in another order than lanes do.
@@ -269,6 +298,14 @@ fn prefetch(at: *const f32) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;
+}
+
+/// The same for a line that will be written.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) fn prefetch_to_write(at: *const f32) {
+    // SAFETY: as above; where the instruction is missing it does nothing.
+    unsafe { std::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags, readonly)) };
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! 32-bit word. Buffers of words are `f32` slices either way; sums and results are f32.
 
 use super::bf16::{alone, halve, interleave};
-use super::gemm::{self, Extent, Left, NR, Start};
+use super::gemm::{self, Extent, Left, NR, Right, Start};
 use super::math::{self, SQUARE};
 
 /// Numbers of a product's operands.
@@ -15,6 +15,17 @@ pub trait Operand {
     /// # Safety
     /// As there.
     unsafe fn gemm(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start);
+
+    /// The same for any number of columns.
+    ///
+    /// # Safety
+    /// As there, for each panel.
+    unsafe fn wide(e: Extent, a: Left, b: Right, c: *mut f32, ldc: usize, start: Start);
+
+    /// Whether products of contiguous rows run through matrix tiles.
+    fn tiles() -> bool {
+        false
+    }
 
     /// A row of values as words; a missing last value is zero.
     fn row(words: &mut [f32], values: &[f32]);
@@ -42,7 +53,7 @@ pub trait Operand {
 
     /// The same in three steps, for rows that are made one by one: room for all of them, ...
     fn room(scratch: &mut Vec<f32>, rows: usize, k: usize) {
-        scratch.resize(rows * Self::words(k), 0.0);
+        grow(scratch, rows * Self::words(k));
     }
 
     /// ... row `i`, as soon as it is made, ...
@@ -58,7 +69,7 @@ pub trait Operand {
 
     /// Rows as the left side of a product over the rows, made one by one: lines of `width` words, room for all of them, ...
     fn room_down(scratch: &mut Vec<f32>, rows: usize, width: usize) {
-        scratch.resize(rows.div_ceil(Self::VALUES) * width, 0.0);
+        grow(scratch, rows.div_ceil(Self::VALUES) * width);
     }
 
     /// ... row `i`, as soon as it is made, where `rows` are those up to it (stride `ld`) and `last` tells that none follows, ...
@@ -122,6 +133,13 @@ pub trait Operand {
     }
 }
 
+/// At least `len` words; those that are there stay.
+pub fn grow(buffer: &mut Vec<f32>, len: usize) {
+    if buffer.len() < len {
+        buffer.resize(len, 0.0);
+    }
+}
+
 /// f32 values.
 pub struct Singles;
 
@@ -131,6 +149,14 @@ impl Operand for Singles {
     unsafe fn gemm(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start) {
         // SAFETY: as promised by the caller.
         unsafe { gemm::gemm(e, a, b, ldb, c, ldc, start) }
+    }
+
+    unsafe fn wide(e: Extent, a: Left, b: Right, c: *mut f32, ldc: usize, start: Start) {
+        for j in (0..e.n).step_by(NR) {
+            let (e, base) = (Extent { n: (e.n - j).min(NR), ..e }, b.base.wrapping_add(j / NR * b.panel));
+            // SAFETY: as promised by the caller.
+            unsafe { gemm::gemm(e, a, base, b.ld, c.add(j), ldc, start) }
+        }
     }
 
     fn row(words: &mut [f32], values: &[f32]) {
@@ -172,6 +198,15 @@ impl Operand for Pairs {
     unsafe fn gemm(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start) {
         // SAFETY: as promised by the caller.
         unsafe { gemm::gemm_bf16(e, a, b, ldb, c, ldc, start) }
+    }
+
+    unsafe fn wide(e: Extent, a: Left, b: Right, c: *mut f32, ldc: usize, start: Start) {
+        // SAFETY: as promised by the caller.
+        unsafe { gemm::gemm_bf16_wide(e, a, b, c, ldc, start) }
+    }
+
+    fn tiles() -> bool {
+        gemm::bf16_tiles()
     }
 
     fn row(words: &mut [f32], values: &[f32]) {
