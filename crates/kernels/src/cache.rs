@@ -8,12 +8,14 @@ mod latent;
 
 use crate::attention::{Heads, TILE, softmax_row};
 use crate::cpu::bf16::halve;
-use crate::cpu::decode::{self, Chain};
+use crate::cpu::decode::{self, Chain, TileRows};
 use crate::cpu::gemm::{Extent, Left, NR, Start, bf16_tiles};
-use crate::cpu::math;
-use crate::cpu::operand::{Operand, Pairs, Singles, as_u32};
+use crate::cpu::math::{self, SQUARE};
+use crate::cpu::operand::{Operand, Pairs, Singles, as_u32, grow};
 use crate::par::{self, Shared};
 use crate::params::Precision;
+use crate::scratch;
+use std::cell::RefCell;
 
 /// Tokens in a cache block.
 pub const BLOCK_TOKENS: usize = NR;
@@ -21,7 +23,11 @@ pub const BLOCK_TOKENS: usize = NR;
 /// Query heads per key/value head from which the matrix microkernel has enough rows.
 const MANY_ROWS: usize = 5;
 
-/// Buffers of [`KvCache::step`].
+thread_local! {
+    static STEP: RefCell<Step> = RefCell::new(Step::default());
+}
+
+/// Buffers of one task.
 #[derive(Default)]
 struct Step {
     s: Vec<f32>,
@@ -213,19 +219,26 @@ impl KvCache {
         let side_by_side = heads.query / heads.kv < MANY_ROWS && !(E::VALUES == 2 && bf16_tiles());
         let steps: Vec<usize> = (0..spans.len()).filter(|i| side_by_side && spans[*i].rows == 1).collect();
         par::ranges(steps.len(), 4, |items| {
-            let mut work = Step::default();
-            for i in items {
-                let i = steps[i];
-                self.step::<E>(layer, &out, q, &spans[i], first[i], heads, &mut work);
-            }
+            scratch::kept(&STEP, |work| {
+                for i in items {
+                    let i = steps[i];
+                    self.step::<E>(layer, &out, q, &spans[i], first[i], heads, work);
+                }
+            });
         });
         let others: Vec<usize> = (0..spans.len()).filter(|i| !(side_by_side && spans[*i].rows == 1)).collect();
+        // Tiles take whole tiles of a head.
+        let tiled = E::tiles() && heads.query / heads.kv <= SQUARE && heads.dim.is_multiple_of(NR);
         par::ranges(others.len() * heads.kv, 8, |items| {
-            let mut work = Step::default();
-            for item in items {
-                let (i, g) = (others[item / heads.kv], item % heads.kv);
-                self.attend_head::<E>(layer, &out, q, &spans[i], first[i], g, heads, &mut work);
-            }
+            scratch::kept(&STEP, |work| {
+                for item in items {
+                    let (i, g) = (others[item / heads.kv], item % heads.kv);
+                    match tiled && spans[i].rows == 1 {
+                        true => self.step_tiled(layer, &out, q, &spans[i], first[i], g, heads, work),
+                        false => self.attend_head::<E>(layer, &out, q, &spans[i], first[i], g, heads, work),
+                    }
+                }
+            });
         });
     }
 
@@ -245,7 +258,7 @@ impl KvCache {
         let start = layer * self.shape.layer_words();
         let Step { s, q: q_words, p, blocks, chains } = work;
         let (left, ld) = E::left(q_words, &q[t * n * dim..], dim, n, dim);
-        s.resize(n * keys, 0.0);
+        grow(s, n * keys);
         blocks.clear();
         blocks.extend(span.blocks[..keys / NR].iter().map(|b| self.blocks[*b as usize].as_ptr()));
         chains.clear();
@@ -259,7 +272,7 @@ impl KvCache {
         // SAFETY: the query row exists (asserted by the caller); every block holds this layer's keys; s has `keys` per head.
         unsafe { decode::scores(chains, group, blocks, E::words(dim), E::VALUES == 2) };
         let mut inverse = [0f32; 256];
-        for (h, row) in s.chunks_exact_mut(keys).enumerate() {
+        for (h, row) in s.chunks_exact_mut(keys).enumerate().take(n) {
             inverse[h] = softmax_row(row, span.start, heads.scale).1;
         }
         let (left, ld) = E::left(p, s, keys, n, keys);
@@ -284,6 +297,48 @@ impl KvCache {
         }
     }
 
+    /// One new token of one sequence, the query heads of key/value head g through matrix tiles.
+    fn step_tiled(
+        &self,
+        layer: usize,
+        out: &Shared,
+        q: &[f32],
+        span: &CacheSpan,
+        t: usize,
+        g: usize,
+        heads: Heads,
+        work: &mut Step,
+    ) {
+        let (shape, dim, group) = (self.shape, heads.dim, heads.query / heads.kv);
+        let keys = (span.start + 1).next_multiple_of(NR);
+        let Step { s, q: q_words, p, blocks, .. } = work;
+        blocks.clear();
+        blocks.extend(span.blocks[..keys / NR].iter().map(|b| self.blocks[*b as usize].as_ptr()));
+        let start = layer * shape.layer_words();
+        let (k_t, values) = (start + g * shape.key_words(), start + shape.value_start(g));
+        let base = (t * heads.query + g * group) * dim;
+        grow(s, group * keys);
+        let (left, ld) = Pairs::left(q_words, &q[base..], dim, group, dim);
+        let rows = TileRows { count: group, left, ld, words: Pairs::words(dim), out: s.as_mut_ptr(), ldc: keys };
+        // SAFETY: there are tiles; the query rows exist (asserted by the caller), blocks hold 32 keys for head g, s has `keys`
+        // for each row.
+        unsafe { decode::tile_scores(rows, blocks, k_t, values) };
+        let mut inverse = [0f32; SQUARE];
+        for (row, inverse) in s.chunks_exact_mut(keys).zip(&mut inverse).take(group) {
+            *inverse = softmax_row(row, span.start, heads.scale).1;
+        }
+        let (left, ld) = Pairs::left(p, s, keys, group, keys);
+        // SAFETY: this task alone writes these heads of this row.
+        let to = unsafe { out.at(base) };
+        let rows = TileRows { left, ld, out: to, ldc: dim, ..rows };
+        // SAFETY: there is a weight for each of the blocks' keys, masked ones zero; blocks hold this layer's values.
+        unsafe { decode::tile_values(rows, blocks, (values, shape.value_words()), dim, k_t + shape.key_words()) };
+        for (i, inverse) in inverse.iter().enumerate().take(group) {
+            // SAFETY: as above.
+            math::scale(unsafe { out.slice(base + i * dim, dim) }, *inverse);
+        }
+    }
+
     fn attend_head<E: Operand>(
         &self,
         layer: usize,
@@ -299,7 +354,7 @@ impl KvCache {
         let Step { s, q: q_words, p, .. } = work;
         let (n, dim, group) = (heads.query, heads.dim, heads.query / heads.kv);
         let cap = (span.start + span.rows).next_multiple_of(NR);
-        s.resize(TILE.max(group) * cap, 0.0);
+        grow(s, TILE.max(group) * cap);
         // One new token: the heads of the group are the rows of the product. Several: the tokens are, head by head.
         let (tiles, stride) = if span.rows == 1 { (1, dim) } else { (group * span.rows.div_ceil(TILE), n * dim) };
         for tile in 0..tiles {

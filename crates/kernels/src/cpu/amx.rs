@@ -254,8 +254,9 @@ unsafe fn multiply<T: Tiles, const TWO: bool>(t: &mut T, a: [*const f32; 2], row
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use hardware::{available, gemm};
+pub(super) use hardware::{available, gemm, scores, values};
 
+mod decode;
 #[cfg(target_arch = "x86_64")]
 mod hardware;
 #[cfg(test)]

@@ -44,6 +44,53 @@ pub unsafe fn values(chains: &[Chain], shared: usize, blocks: &[*const f32], pai
     unsafe { dispatch::<false>(chains, shared, blocks, if pairs { NR / 2 } else { NR }, pairs) }
 }
 
+/// Rows of one new token, the query heads that share keys and values, and where their results go.
+#[derive(Clone, Copy)]
+pub struct TileRows {
+    /// Rows, at most 16.
+    pub count: usize,
+    /// Queries (scores) or weights (values) as pairs, rows `ld` words apart.
+    pub left: *const f32,
+    /// Distance between rows of the left side.
+    pub ld: usize,
+    /// Words of a query, a multiple of 16.
+    pub words: usize,
+    /// Scores or output, rows `ldc` apart.
+    pub out: *mut f32,
+    /// Distance between rows of the results.
+    pub ldc: usize,
+}
+
+/// Scores through matrix tiles: `out[32 b + j]` of each row; keys begin at `offset` of a block. Lines at `next` of each block
+/// are asked for.
+///
+/// # Safety
+/// [`super::gemm::bf16_tiles`] must be true, rows and blocks readable and writable as far as named.
+pub unsafe fn tile_scores(rows: TileRows, blocks: &[*const f32], offset: usize, next: usize) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as promised by the caller.
+    unsafe {
+        super::amx::scores(rows, blocks, offset, next);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    unreachable!("no tiles: {rows:p} {blocks:?} {offset} {next}", rows = rows.left);
+}
+
+/// Values through matrix tiles: `out[0..width]` of each row, `width` a multiple of 32; panels of values begin at `place.0` of
+/// a block and lie `place.1` apart. Lines at `next` of each block are asked for.
+///
+/// # Safety
+/// As [`tile_scores`].
+pub unsafe fn tile_values(rows: TileRows, blocks: &[*const f32], place: (usize, usize), width: usize, next: usize) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as promised by the caller.
+    unsafe {
+        super::amx::values(rows, blocks, place, width, next);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    unreachable!("no tiles: {rows:p} {blocks:?} {place:?} {width} {next}", rows = rows.left);
+}
+
 unsafe fn dispatch<const SCORES: bool>(
     chains: &[Chain],
     shared: usize,

@@ -11,6 +11,10 @@ use std::ops::Range;
 
 /// Tokens summed before a weight-gradient tile goes back to memory.
 const TOKEN_BLOCK: usize = 1024;
+/// The same through matrix tiles for an x of few columns: a panel stays in the first-level cache, and the sums are near.
+const FEW_TOKENS: usize = 512;
+/// Columns that are few.
+const FEW_COLUMNS: usize = 512;
 /// Panels of a weight gradient that are work enough for a thread to pack all of x for itself.
 const OWN_PANELS: usize = 16;
 /// Widest x that is.
@@ -58,8 +62,10 @@ fn weight_panels(outs: &[(Shared, Rows, usize)], range: Range<usize>, x: Rows, k
     let pieces = if count >= par::threads() * 2 { 1 } else { (par::threads() * 2).div_ceil(count).min(tiles) };
     let step = tiles.div_ceil(pieces);
     let pieces = tiles.div_ceil(step);
-    for t0 in (0..m).step_by(TOKEN_BLOCK) {
-        let tokens = (m - t0).min(TOKEN_BLOCK);
+    let block = if as_rows && k <= FEW_COLUMNS { FEW_TOKENS } else { TOKEN_BLOCK };
+    let start = if as_rows { Start::Chain } else { Start::Add };
+    for t0 in (0..m).step_by(block) {
+        let tokens = (m - t0).min(block);
         let pairs = tokens.div_ceil(2);
         let tile_words = if as_rows { NR * row_words(pairs) } else { tile_words(pairs) };
         with_scratch(&ROWS, tiles * tile_words, |packed| {
@@ -86,7 +92,7 @@ fn weight_panels(outs: &[(Shared, Rows, usize)], range: Range<usize>, x: Rows, k
                             let (a, b) = (Left { base, row, outer: 0, inner }, panel.as_ptr().cast());
                             // SAFETY: the tile holds `pairs` lines of 12 words, or 32 rows of as many; the panel lines of
                             // 32; this task alone writes rows of this tile of panel p.
-                            unsafe { gemm_bf16(e, a, b, NR, out.at((p * k + tile * height) * NR), NR, Start::Add) };
+                            unsafe { gemm_bf16(e, a, b, NR, out.at((p * k + tile * height) * NR), NR, start) };
                         }
                     }
                 });
@@ -158,13 +164,30 @@ fn pack_token_rows(packed: &mut [u32], x: Rows, k: usize, pairs: usize) {
             // SAFETY: each task owns its rows.
             let rows = unsafe { to.slice(from * words, SQUARE * words) };
             for p0 in (0..pairs).step_by(SQUARE) {
-                for (i, line) in square.chunks_exact_mut(SQUARE).enumerate() {
-                    zip_tokens(&mut line[..width], x, k, p0 + i, from);
-                }
+                square_of(&mut square, x, k, p0, from, width);
                 transpose(&mut rows[p0..], words, as_f32(&mut square), SQUARE, SQUARE, SQUARE);
             }
         }
     });
+}
+
+/// Sixteen lines of pairs of tokens, from line p0 on, `width` columns wide.
+fn square_of(square: &mut [u32; SQUARE * SQUARE], x: Rows, k: usize, p0: usize, from: usize, width: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if width == SQUARE && 2 * (p0 + SQUARE) * k <= x.len() && crate::cpu::simd::bf16_dot() {
+        let (to, at) = (square.as_mut_ptr(), 2 * p0 * k + from);
+        // SAFETY: the processor has the instructions; 32 rows of x have sixteen values from `from` on, the square has 16 lines.
+        unsafe {
+            match x {
+                Rows::Singles(x) => crate::cpu::bf16::pack_tile(to, SQUARE, x[at..].as_ptr(), k, SQUARE),
+                Rows::Pairs(x) => crate::cpu::bf16::zip_tile(to, SQUARE, x[at..].as_ptr(), k, SQUARE),
+            }
+        }
+        return;
+    }
+    for (i, line) in square.chunks_exact_mut(SQUARE).enumerate() {
+        zip_tokens(&mut line[..width], x, k, p0 + i, from);
+    }
 }
 
 /// Words of one tile of packed tokens.

@@ -1,6 +1,7 @@
 //! Tile instructions of the processor: one line of assembly each, asked for once and tried before they are used.
 
-use super::{Extent, LINE, Left, NR, Right, SIDE, Start, Tiles, product};
+use super::{Extent, LINE, Left, NR, Right, SIDE, Start, Tiles, decode, product};
+use crate::cpu::decode::TileRows;
 use crate::cpu::gemm::avx512_bf16;
 use std::arch::asm;
 use std::cell::Cell;
@@ -105,6 +106,28 @@ unsafe fn configure(height: usize) {
 pub(in crate::cpu) unsafe fn gemm(e: Extent, a: Left, b: Right, c: *mut f32, ldc: usize, start: Start) {
     // SAFETY: as promised by the caller.
     unsafe { product(&mut Registers, e, a, b, c, ldc, start) }
+}
+
+/// # Safety
+/// As [`decode::scores`]; [`available`] must be true.
+#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
+pub(in crate::cpu) unsafe fn scores(rows: TileRows, blocks: &[*const f32], offset: usize, next: usize) {
+    // SAFETY: as promised by the caller.
+    unsafe { decode::scores(&mut Registers, rows, blocks, offset, next) }
+}
+
+/// # Safety
+/// As [`decode::values`]; [`available`] must be true.
+#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
+pub(in crate::cpu) unsafe fn values(
+    rows: TileRows,
+    blocks: &[*const f32],
+    place: (usize, usize),
+    width: usize,
+    next: usize,
+) {
+    // SAFETY: as promised by the caller.
+    unsafe { decode::values(&mut Registers, rows, blocks, place, width, next) }
 }
 
 /// Whether products may run through tiles: the processor has them, the system grants them, they pass a trial, and

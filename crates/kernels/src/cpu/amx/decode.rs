@@ -1,0 +1,111 @@
+//! The products of decoding through tiles: a few rows, the query heads that share keys, against the blocks of a cache.
+//!
+//! Sums add in the order of [`super::product`]: the bits are the same. What comes next is asked for ahead, because blocks
+//! come from the last-level cache.
+
+use super::{NR, SIDE, Tiles};
+use crate::cpu::decode::TileRows;
+use crate::cpu::gemm::prefetch;
+
+/// `out[32 b + j]` of each row: its words times key j of block b.
+///
+/// # Safety
+/// As [`crate::cpu::decode::tile_scores`]; the tile instructions must work here.
+#[inline(always)]
+pub(super) unsafe fn scores<T: Tiles>(t: &mut T, rows: TileRows, blocks: &[*const f32], offset: usize, next: usize) {
+    let TileRows { count, left, ld, words, out, ldc } = rows;
+    // SAFETY: as promised by the caller.
+    unsafe {
+        t.configure(count);
+        for (b, two) in blocks.chunks(2).enumerate() {
+            let (first, second) = (two[0].add(offset), two[two.len() - 1].add(offset));
+            let out = out.add(2 * b * NR);
+            t.zero::<0>();
+            t.zero::<1>();
+            t.zero::<2>();
+            t.zero::<3>();
+            for k in (0..words).step_by(SIDE) {
+                t.load::<4>(left.add(k), ld * 4);
+                t.load::<6>(first.add(k * NR), NR * 4);
+                t.load::<7>(first.add(k * NR + SIDE), NR * 4);
+                t.dot::<0>();
+                t.dot::<1>();
+                ask(two[0].wrapping_add(next + k * NR));
+                if two.len() == 2 {
+                    t.load::<5>(left.add(k), ld * 4);
+                    t.load::<6>(second.add(k * NR), NR * 4);
+                    t.load::<7>(second.add(k * NR + SIDE), NR * 4);
+                    t.dot::<2>();
+                    t.dot::<3>();
+                    ask(two[1].wrapping_add(next + k * NR));
+                }
+            }
+            t.store::<0>(out, ldc * 4);
+            t.store::<1>(out.add(SIDE), ldc * 4);
+            if two.len() == 2 {
+                t.store::<2>(out.add(NR), ldc * 4);
+                t.store::<3>(out.add(NR + SIDE), ldc * 4);
+            }
+        }
+    }
+}
+
+/// `out[0..width]` of each row: its weights times the values of all blocks' keys.
+///
+/// # Safety
+/// As [`crate::cpu::decode::tile_values`]; the tile instructions must work here.
+#[inline(always)]
+pub(super) unsafe fn values<T: Tiles>(
+    t: &mut T,
+    rows: TileRows,
+    blocks: &[*const f32],
+    (offset, panel): (usize, usize),
+    width: usize,
+    next: usize,
+) {
+    let TileRows { count, left, ld, out, ldc, .. } = rows;
+    // SAFETY: as promised by the caller.
+    unsafe {
+        t.configure(count);
+        for c in (0..width).step_by(2 * NR) {
+            let two = c + NR < width;
+            t.zero::<0>();
+            t.zero::<1>();
+            t.zero::<2>();
+            t.zero::<3>();
+            for (b, block) in blocks.iter().enumerate() {
+                let values = block.add(offset + c / NR * panel);
+                t.load::<4>(left.add(b * SIDE), ld * 4);
+                t.load::<6>(values, NR * 4);
+                t.load::<7>(values.add(SIDE), NR * 4);
+                t.dot::<0>();
+                t.dot::<1>();
+                ask(block.wrapping_add(next + c / NR * panel));
+                if two {
+                    let values = values.add(panel);
+                    t.load::<5>(left.add(b * SIDE), ld * 4);
+                    t.load::<6>(values, NR * 4);
+                    t.load::<7>(values.add(SIDE), NR * 4);
+                    t.dot::<2>();
+                    t.dot::<3>();
+                    ask(block.wrapping_add(next + (c / NR + 1) * panel));
+                }
+            }
+            let out = out.add(c);
+            t.store::<0>(out, ldc * 4);
+            t.store::<1>(out.add(SIDE), ldc * 4);
+            if two {
+                t.store::<2>(out.add(NR), ldc * 4);
+                t.store::<3>(out.add(NR + SIDE), ldc * 4);
+            }
+        }
+    }
+}
+
+/// Asks for sixteen lines of 32 words. Any address is allowed.
+#[inline(always)]
+fn ask(at: *const f32) {
+    for line in 0..2 * SIDE {
+        prefetch(at.wrapping_add(line * SIDE));
+    }
+}
