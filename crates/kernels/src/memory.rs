@@ -1,7 +1,8 @@
-//! A global allocator whose large blocks begin at a line of the cache.
+//! A global allocator whose large blocks begin at a line of the cache and lie in huge pages.
 //!
-//! Blocks of the system's allocator begin 16 bytes behind one, so that every vector of 64 bytes would lie in two lines: a
-//! product through matrix tiles takes half as long again. Binaries that train or generate name it as their allocator.
+//! Blocks of the system's allocator begin 16 bytes behind a line, so that every vector of 64 bytes would lie in two: a
+//! product through matrix tiles takes half as long again. In pages of 4 KiB its operands are more than the processor can find
+//! at once: a fifth more time. Binaries that train or generate name it as their allocator.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ptr::null_mut;
@@ -10,12 +11,31 @@ use std::ptr::null_mut;
 const LINE: usize = 64;
 /// Smaller blocks are left as they are.
 const LARGE: usize = 1024;
+/// Blocks from here on ask for huge pages, where the system gives them to those who ask.
+const HUGE: usize = 4 << 20;
 /// Room in front of a block: one line, or what is missing to the next one, and the system's address.
 const ROOM: usize = LINE + size_of::<usize>();
 
 /// The system's allocator with large blocks (1 KiB and more) at multiples of 64 bytes. Cleared memory and growing in place
 /// stay as cheap as they are.
 pub struct LineAligned;
+
+/// Asks for huge pages in a block that has not been touched but for its first page.
+fn ask_for_huge_pages(block: *mut u8, size: usize) {
+    #[cfg(target_os = "linux")]
+    if size >= HUGE && !block.is_null() {
+        unsafe extern "C" {
+            fn madvise(at: *mut u8, len: usize, advice: i32) -> i32;
+        }
+        const PAGE: usize = 2 << 20;
+        const MADV_HUGEPAGE: i32 = 14;
+        let (first, end) = (block.addr().next_multiple_of(PAGE), (block.addr() + size) / PAGE * PAGE);
+        if first < end {
+            // SAFETY: the range lies inside the block; the advice changes no contents, and a refusal changes nothing.
+            unsafe { madvise(block.with_addr(first), end - first, MADV_HUGEPAGE) };
+        }
+    }
+}
 
 /// What the system is asked for, or none where it is asked for the same.
 fn padded(layout: Layout) -> Option<Layout> {
@@ -28,11 +48,12 @@ fn padded(layout: Layout) -> Option<Layout> {
 /// The line inside a block of the system, in front of which the block's address is kept.
 ///
 /// # Safety
-/// The block has `ROOM` bytes more than are wanted; or it is null.
-unsafe fn aligned(block: *mut u8) -> *mut u8 {
+/// The block has this layout, whose size is `ROOM` bytes more than are wanted; or it is null.
+unsafe fn aligned(block: *mut u8, layout: Layout) -> *mut u8 {
     if block.is_null() {
         return block;
     }
+    ask_for_huge_pages(block, layout.size());
     // SAFETY: at most ROOM bytes further, and a word in front of that.
     unsafe {
         let to = block.add(ahead(block));
@@ -61,7 +82,7 @@ unsafe impl GlobalAlloc for LineAligned {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         match padded(layout) {
             // SAFETY: as promised by the caller; the block has the room.
-            Some(padded) => unsafe { aligned(System.alloc(padded)) },
+            Some(padded) => unsafe { aligned(System.alloc(padded), padded) },
             // SAFETY: as promised by the caller.
             None => unsafe { System.alloc(layout) },
         }
@@ -70,7 +91,7 @@ unsafe impl GlobalAlloc for LineAligned {
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         match padded(layout) {
             // SAFETY: as above.
-            Some(padded) => unsafe { aligned(System.alloc_zeroed(padded)) },
+            Some(padded) => unsafe { aligned(System.alloc_zeroed(padded), padded) },
             // SAFETY: as above.
             None => unsafe { System.alloc_zeroed(layout) },
         }
@@ -101,7 +122,7 @@ unsafe impl GlobalAlloc for LineAligned {
                 if from != to {
                     std::ptr::copy(new.add(from), new.add(to), layout.size().min(size));
                 }
-                aligned(new)
+                aligned(new, after)
             },
             // SAFETY: as above.
             (None, None) => unsafe { System.realloc(at, layout, size) },
@@ -129,18 +150,18 @@ mod tests {
     #[test]
     fn large_blocks_begin_at_a_line_and_keep_what_they_hold_while_they_grow_and_shrink() {
         let mut v: Vec<u32> = Vec::new();
-        for i in 0..1 << 20 {
+        for i in 0..3 << 20 {
             v.push(i);
             if v.capacity() * 4 >= LARGE {
                 assert_eq!(v.as_ptr().addr() % LINE, 0);
             }
         }
-        for keep in [1 << 19, 1000, 256, 255, 3] {
+        for keep in [2 << 20, 1 << 19, 1000, 256, 255, 3] {
             v.truncate(keep);
             v.shrink_to_fit();
             assert!(v.iter().enumerate().all(|(i, x)| i as u32 == *x) && v.len() == keep);
         }
-        assert!(vec![0u8; 5 << 20].iter().all(|b| *b == 0));
+        assert!(vec![0u8; 9 << 20].iter().all(|b| *b == 0));
         let v = vec![0f32; 256];
         assert_eq!(v.as_ptr().addr() % LINE, 0);
     }
@@ -152,10 +173,10 @@ mod tests {
             // SAFETY: the block is used inside its 5000 or 9000 bytes and given back with its last layout.
             unsafe {
                 let at = LineAligned.alloc_zeroed(layout);
-                assert!(at.addr() % align == 0 && *at.add(4999) == 0);
+                assert!(at.addr().is_multiple_of(align) && *at.add(4999) == 0);
                 *at.add(4999) = 7;
                 let at = LineAligned.realloc(at, layout, 9000);
-                assert!(at.addr() % align == 0 && *at.add(4999) == 7);
+                assert!(at.addr().is_multiple_of(align) && *at.add(4999) == 7);
                 LineAligned.dealloc(at, Layout::from_size_align(9000, align).expect("a layout"));
             }
         }

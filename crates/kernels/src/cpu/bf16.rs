@@ -270,21 +270,41 @@ mod x86 {
         }
     }
 
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn load(p: *const u32) -> __m512i {
+        // SAFETY: as promised by the caller: sixteen words.
+        unsafe { _mm512_loadu_si512(p.cast()) }
+    }
+
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     pub(super) unsafe fn turn_pairs(out: &mut [u32; 512], lines: &[u32; 512]) {
         // Of 32 words (a0 a1)(b0 b1)..: the 16 words (a0 b0).., and the 16 words (a1 b1)...
-        let order = |half: usize| -> [u16; 32] { std::array::from_fn(|i| (4 * (i / 2) + 2 * (i % 2) + half) as u16) };
-        let (order_0, order_1) = (order(0), order(1));
+        const fn order(half: usize) -> [u16; 32] {
+            let (mut order, mut i) = ([0; 32], 0);
+            while i < 32 {
+                order[i] = (4 * (i / 2) + 2 * (i % 2) + half) as u16;
+                i += 1;
+            }
+            order
+        }
+        let (order_0, order_1) = const { (order(0), order(1)) };
         // Of two rows of 16 words: word by word, the first 16 and the last 16.
-        let zipped = |from: usize| -> [u32; 16] { std::array::from_fn(|i| (from + i / 2 + 16 * (i % 2)) as u32) };
-        let (zip_0, zip_1) = (zipped(0), zipped(8));
+        const fn zipped(from: usize) -> [u32; 16] {
+            let (mut order, mut i) = ([0; 16], 0);
+            while i < 16 {
+                order[i] = (from + i / 2 + 16 * (i % 2)) as u32;
+                i += 1;
+            }
+            order
+        }
+        let (zip_0, zip_1) = const { (zipped(0), zipped(8)) };
         let (mut first, mut second) = (MaybeUninit::<[f32; 256]>::uninit(), MaybeUninit::<[f32; 256]>::uninit());
         let mut turned = MaybeUninit::<[f32; 512]>::uninit();
         let (first, second, turned) =
             (first.as_mut_ptr().cast::<f32>(), second.as_mut_ptr().cast::<f32>(), turned.as_mut_ptr().cast::<f32>());
         // SAFETY: what is read was written, all of it inside the arrays; the caller has checked the processor.
         unsafe {
-            let load = |p: *const u32| _mm512_loadu_si512(p.cast());
             let (order_0, order_1) = (load(order_0.as_ptr().cast()), load(order_1.as_ptr().cast()));
             for p in 0..16 {
                 let (a, b) = (load(lines.as_ptr().add(p * 32)), load(lines.as_ptr().add(p * 32 + 16)));
