@@ -13,11 +13,12 @@ pub enum Isa {
     Portable,
 }
 
-/// The widest instruction set this processor has. `AHA_ISA=portable|avx2` lowers it (for tests and comparisons).
+/// The widest instruction set this processor has. `AHA_ISA=portable|avx2|avx512` lowers it (for tests and comparisons);
+/// `avx512` leaves out matrix tiles only.
 pub fn isa() -> Isa {
     static ISA: OnceLock<Isa> = OnceLock::new();
     *ISA.get_or_init(|| {
-        let wish = std::env::var("AHA_ISA").unwrap_or_default();
+        let wish = wish();
         #[cfg(target_arch = "x86_64")]
         {
             let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
@@ -25,7 +26,7 @@ pub fn isa() -> Isa {
                 && is_x86_feature_detected!("avx512vl")
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512bw");
-            if avx512 && avx2 && wish.is_empty() {
+            if avx512 && avx2 && (wish.is_empty() || wish == "avx512") {
                 return Isa::Avx512;
             }
             if avx2 && wish != "portable" {
@@ -35,6 +36,17 @@ pub fn isa() -> Isa {
         let _ = wish;
         Isa::Portable
     })
+}
+
+/// What `AHA_ISA` asks for.
+fn wish() -> String {
+    std::env::var("AHA_ISA").unwrap_or_default()
+}
+
+/// Whether matrix tiles are welcome where the processor has them.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn tiles_wanted() -> bool {
+    wish().is_empty()
 }
 
 /// Whether bf16 pairs have an instruction of their own here.

@@ -3,6 +3,7 @@
 use super::{Extent, LINE, Left, NR, Right, SIDE, Start, Tiles, decode, product};
 use crate::cpu::decode::TileRows;
 use crate::cpu::gemm::avx512_bf16;
+use crate::cpu::simd::{bf16_dot, tiles_wanted};
 use std::arch::asm;
 use std::cell::Cell;
 use std::sync::OnceLock;
@@ -134,7 +135,7 @@ pub(in crate::cpu) unsafe fn values(
 /// `AHA_ISA` does not ask for less.
 pub(in crate::cpu) fn available() -> bool {
     static FOUND: OnceLock<bool> = OnceLock::new();
-    *FOUND.get_or_init(|| crate::cpu::simd::bf16_dot() && detected() && granted() && agrees())
+    *FOUND.get_or_init(|| bf16_dot() && tiles_wanted() && detected() && granted() && agrees())
 }
 
 fn detected() -> bool {
