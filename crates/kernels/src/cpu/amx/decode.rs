@@ -3,7 +3,7 @@
 //! Sums add in the order of [`super::product`]: the bits are the same. What comes next is asked for ahead, because blocks
 //! come from the last-level cache.
 
-use super::{NR, SIDE, Tiles};
+use super::{NR, SIDE, Tiles, multiply};
 use crate::cpu::decode::TileRows;
 use crate::cpu::gemm::prefetch;
 
@@ -25,11 +25,7 @@ pub(super) unsafe fn scores<T: Tiles>(t: &mut T, rows: TileRows, blocks: &[*cons
             t.zero::<2>();
             t.zero::<3>();
             for k in (0..words).step_by(SIDE) {
-                t.load::<4>(left.add(k), ld * 4);
-                t.load::<6>(first.add(k * NR), NR * 4);
-                t.load::<7>(first.add(k * NR + SIDE), NR * 4);
-                t.dot::<0>();
-                t.dot::<1>();
+                multiply::<T, false>(t, [left.add(k); 2], ld, first.add(k * NR), NR);
                 ask(two[0].wrapping_add(next + k * NR));
                 if two.len() == 2 {
                     t.load::<5>(left.add(k), ld * 4);
@@ -75,11 +71,7 @@ pub(super) unsafe fn values<T: Tiles>(
             t.zero::<3>();
             for (b, block) in blocks.iter().enumerate() {
                 let values = block.add(offset + c / NR * panel);
-                t.load::<4>(left.add(b * SIDE), ld * 4);
-                t.load::<6>(values, NR * 4);
-                t.load::<7>(values.add(SIDE), NR * 4);
-                t.dot::<0>();
-                t.dot::<1>();
+                multiply::<T, false>(t, [left.add(b * SIDE); 2], ld, values, NR);
                 ask(block.wrapping_add(next + c / NR * panel));
                 if two {
                     let values = values.add(panel);
