@@ -1,12 +1,13 @@
 //! Embedding rows by token, from a row-major table or from the panels of a tied output matrix.
 
-use crate::cpu::{NR, math};
+use crate::cpu::{NR, bf16, math};
 use crate::par::{self, Shared};
 use crate::params::Layout;
 use crate::quant::Quantized;
+use crate::split::Table;
 
 /// out `[T, D]` = rows of the table.
-pub fn forward(out: &mut [f32], table: &[f32], layout: Layout, tokens: &[u32]) {
+pub fn forward(out: &mut [f32], table: Table, layout: Layout, tokens: &[u32]) {
     let d = out.len() / tokens.len().max(1);
     let to = Shared::new(out);
     par::ranges(tokens.len(), (1_usize << 14).div_ceil(d.max(1)), |range| {
@@ -14,15 +15,49 @@ pub fn forward(out: &mut [f32], table: &[f32], layout: Layout, tokens: &[u32]) {
             // SAFETY: each task owns its rows.
             let row = unsafe { to.slice(t * d, d) };
             let token = tokens[t] as usize;
-            match layout {
-                Layout::Panels { n, k } => {
+            match (layout, table) {
+                (Layout::Panels { n, k }, _) => {
                     assert!(token < n, "token {token} outside the vocabulary of {n}");
-                    let panel = &table[token / NR * NR * k + token % NR..];
-                    for (j, v) in row.iter_mut().enumerate() {
-                        *v = panel[j * NR];
+                    let first = token / NR * NR * k + token % NR;
+                    match table {
+                        Table::Whole(table) => {
+                            let panel = &table[first..];
+                            row.iter_mut().enumerate().for_each(|(j, v)| *v = panel[j * NR]);
+                        }
+                        Table::Split(halves) => {
+                            row.iter_mut().enumerate().for_each(|(j, v)| *v = halves.value(first + j * NR));
+                        }
                     }
                 }
-                _ => row.copy_from_slice(&table[token * d..(token + 1) * d]),
+                (_, Table::Whole(table)) => row.copy_from_slice(&table[token * d..(token + 1) * d]),
+                (_, Table::Split(_)) => unreachable!("only panels are split"),
+            }
+        }
+    });
+}
+
+/// [`backward`] into a table in bf16: the rows of a token are summed in f32 first, in token order, and rounded once.
+pub fn backward_halves(d_table: &mut [u16], layout: Layout, d_out: &[f32], tokens: &[u32]) {
+    let d = d_out.len() / tokens.len().max(1);
+    // By token, and in order within one.
+    let mut order: Vec<u32> = (0..tokens.len() as u32).collect();
+    order.sort_by_key(|t| tokens[*t as usize]);
+    let groups: Vec<&[u32]> = order.chunk_by(|a, b| tokens[*a as usize] == tokens[*b as usize]).collect();
+    let to = Shared::new(d_table);
+    par::ranges(groups.len(), (1_usize << 14).div_ceil(d.max(1)), |range| {
+        let mut sum = vec![0f32; d];
+        for group in &groups[range] {
+            sum.fill(0.0);
+            group.iter().for_each(|t| math::add_assign(&mut sum, &d_out[*t as usize * d..(*t as usize + 1) * d]));
+            let token = tokens[group[0] as usize] as usize;
+            let (first, step) = match layout {
+                Layout::Panels { k, .. } => (token / NR * NR * k + token % NR, NR),
+                _ => (token * d, 1),
+            };
+            for (j, add) in sum.iter().enumerate() {
+                // SAFETY: a token is in one group, and a group in one task.
+                let value = unsafe { &mut *to.at(first + j * step) };
+                *value = (bf16::round(f32::from_bits(u32::from(*value) << 16) + add).to_bits() >> 16) as u16;
             }
         }
     });
@@ -54,4 +89,25 @@ pub fn backward(d_table: &mut [f32], layout: Layout, d_out: &[f32], tokens: &[u3
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::linear::tests::noise;
+
+    #[test]
+    fn a_table_in_bf16_gets_the_rounded_sums() {
+        let (n, d, tokens) = (70, 20, [3u32, 69, 3, 0, 31, 3, 69, 40]);
+        let d_out = noise(tokens.len() * d, 1);
+        for layout in [Layout::Panels { n, k: d }, Layout::Rows { rows: n, cols: d }] {
+            let mut want = vec![0f32; layout.stored()];
+            backward(&mut want, layout, &d_out, &tokens);
+            let mut found = vec![0u16; layout.stored()];
+            backward_halves(&mut found, layout, &d_out, &tokens);
+            for (found, want) in found.iter().zip(&want) {
+                assert_eq!(f32::from_bits(u32::from(*found) << 16), bf16::round(*want));
+            }
+        }
+    }
 }

@@ -79,10 +79,38 @@ impl Packed {
                 interleave(out, row(2 * p), if 2 * p + 1 < k { row(2 * p + 1) } else { &zeros });
             }
         });
-        let keep = with_backward && keeps_backward(n, k);
-        let blocks = if keep { k.div_ceil(NR) } else { 0 };
-        self.backward.resize(blocks * count * (NR / 2) * NR, 0);
+        self.turn(n, k, with_backward && keeps_backward(n, k));
+    }
+
+    /// Makes the copy for the input gradient from the other one, where it is kept.
+    pub(crate) fn turn(&mut self, n: usize, k: usize, keep: bool) {
+        if !keep {
+            self.backward = Vec::new();
+            return;
+        }
+        let blocks = k.div_ceil(NR);
+        self.backward.resize(blocks * n.div_ceil(NR) * (NR / 2) * NR, 0);
         pack_backward(&mut self.backward, &self.forward, n, k, 0..blocks);
+    }
+
+    /// Whether there is a copy for the input gradient.
+    pub(crate) fn is_turned(&self) -> bool {
+        !self.backward.is_empty()
+    }
+
+    /// Room for a matrix `[n, k]`; its words are written by the caller.
+    pub(crate) fn resize(&mut self, n: usize, k: usize) {
+        self.forward.resize(n.div_ceil(NR) * k.div_ceil(2) * NR, 0);
+    }
+
+    /// Pairs along k: `[ceil(n/32)][ceil(k/2)][32]`.
+    pub(crate) fn words(&self) -> &[u32] {
+        &self.forward
+    }
+
+    /// The same, to be written: [`Packed::turn`] comes after it.
+    pub(crate) fn words_mut(&mut self) -> &mut [u32] {
+        &mut self.forward
     }
 
     /// Bytes of both copies.
@@ -93,7 +121,17 @@ impl Packed {
 
 /// Whether the copy for the input gradient is kept between products.
 fn keeps_backward(n: usize, k: usize) -> bool {
-    n * k < LARGE || n > TALL
+    is_small(n, k) || is_tall(n)
+}
+
+/// Whether a matrix has as many rows as an output head.
+pub(crate) fn is_tall(n: usize) -> bool {
+    n > TALL
+}
+
+/// Whether the copy is kept even where memory is what counts.
+pub(crate) fn is_small(n: usize, k: usize) -> bool {
+    n * k < LARGE
 }
 
 /// Pairs along n of the columns in `blocks` (32 columns each), from pairs along k: both halves of two neighbouring rows
@@ -139,22 +177,62 @@ pub fn forward<'a>(y: &mut [f32], x: impl Into<Rows<'a>>, w: &Packed, n: usize, 
 pub fn backward_input<'a>(d_x: &mut [f32], d_y: impl Into<Rows<'a>>, w: &Packed, n: usize, k: usize, add: bool) {
     let d_y = d_y.into();
     let (pairs, blocks) = (n.div_ceil(NR) * (NR / 2), k.div_ceil(NR));
-    if keeps_backward(n, k) {
-        assert_eq!(w.backward.len(), blocks * pairs * NR, "bf16 linear backward: packed weights");
-        return product(d_x, d_y, &w.backward, k, n, pairs, add);
+    if w.backward.is_empty() {
+        return turned_input(d_x, d_y, &w.forward, n, k, add);
     }
-    assert!(w.forward.len() == n.div_ceil(NR) * k.div_ceil(2) * NR, "bf16 linear backward: packed weights");
+    assert_eq!(w.backward.len(), blocks * pairs * NR, "bf16 linear backward: packed weights");
+    product(d_x, d_y, &w.backward, k, n, pairs, add);
+}
+
+/// The same from pairs along k, turned on the way.
+fn turned_input(d_x: &mut [f32], d_y: Rows, forward: &[u32], n: usize, k: usize, add: bool) {
+    let (pairs, blocks) = (n.div_ceil(NR) * (NR / 2), k.div_ceil(NR));
+    assert!(forward.len() == n.div_ceil(NR) * k.div_ceil(2) * NR, "bf16 linear backward: packed weights");
     assert!(d_x.len() == d_y.len() / n * k, "bf16 linear backward: shapes");
     let (step, start) = ((BACKWARD_WORDS / (pairs * NR)).clamp(1, blocks), if add { Start::Add } else { Start::Zero });
     let out = Shared::new(d_x);
     with_scratch(&WEIGHT, step * pairs * NR, |panels| {
         for first in (0..blocks).step_by(step) {
             let end = (first + step).min(blocks);
-            pack_backward(panels, &w.forward, n, k, first..end);
+            pack_backward(panels, forward, n, k, first..end);
             let (from, width) = (first * NR, (end * NR).min(k) - first * NR);
             products(&[Target { out, from, row: k, panels, n: width }], d_y, n, pairs, start);
         }
     });
+}
+
+/// Panels `range` of a matrix `[n, k]`: an output head goes through its backward in pieces of the vocabulary.
+#[derive(Clone, Copy)]
+pub(crate) struct Piece<'a> {
+    forward: &'a [u32],
+    n: usize,
+    k: usize,
+}
+
+impl<'a> Piece<'a> {
+    pub(crate) fn new(w: &'a Packed, range: Range<usize>, n: usize, k: usize) -> Self {
+        let words = k.div_ceil(2) * NR;
+        Piece {
+            forward: &w.forward[range.start * words..range.end * words],
+            n: (range.end * NR).min(n) - range.start * NR,
+            k,
+        }
+    }
+
+    /// Output width.
+    pub(crate) fn width(&self) -> usize {
+        self.n
+    }
+
+    /// y `[m, width]` = x `[m, k]` W^T.
+    pub(crate) fn forward(&self, y: &mut [f32], x: &[f32]) {
+        product(y, x.into(), self.forward, self.n, self.k, self.k.div_ceil(2), false);
+    }
+
+    /// d_x `[m, k]` += d_y `[m, width]` W.
+    pub(crate) fn backward_input(&self, d_x: &mut [f32], d_y: &[f32]) {
+        turned_input(d_x, d_y.into(), self.forward, self.n, self.k, true);
+    }
 }
 
 /// y_i `[m, n_i]` = x `[m, k]` W_i^T for several matrices.

@@ -3,9 +3,10 @@
 //! log p = (z_target - max) / T - ln sum_j exp((z_j - max) / T), z = h W^T. Logits exist for one chunk of rows at a time,
 //! never for all tokens: the buffer is bounded by [`CHUNK_BYTES`]. The generator uses [`row`] too, so its bits are the same.
 
-use crate::cpu::math;
-use crate::gradients::WeightGradients;
+use crate::cpu::{NR, math};
+use crate::gradients::{Sum, WeightGradients};
 use crate::linear;
+use crate::linear_bf16::{self, Piece};
 use crate::multiversion;
 use crate::par::{self, Shared};
 use crate::params::Weight;
@@ -13,6 +14,10 @@ use crate::scratch;
 
 /// Upper bound of the logits buffer of a backward chunk.
 pub const CHUNK_BYTES: usize = 64 << 20;
+/// The same where the backward goes over columns.
+const COLUMN_BYTES: usize = 24 << 20;
+/// Most panels of the vocabulary at a time: their weights, turned, and their gradient are 14 MB for a width of 896.
+const MOST_PANELS: usize = 128;
 
 multiversion! {
     /// Sum of s exp(s) over s = (x - max) scale.
@@ -57,33 +62,37 @@ impl RowLogprob {
     }
 }
 
-/// logp `[M]` and entropy `[M]` of targets `[M]` from h `[M, D]` and the output matrix `[V, D]`.
-pub fn forward(logp: &mut [f32], entropy: &mut [f32], h: &[f32], w: Weight, targets: &[u32], temperature: f32) {
-    let m = targets.len();
+/// Calls `f` with every row's number and logits, some rows at a time on every thread.
+fn logits_of_rows(h: &[f32], w: Weight, f: impl Fn(usize, &mut [f32]) + Sync) {
     let (vocab, d) = (w.n, w.k);
-    let inverse = 1.0 / temperature;
-    let (logp, entropy) = (Shared::new(logp), Shared::new(entropy));
-    par::ranges(m, 24, |range| {
+    par::ranges(h.len() / d, 24, |range| {
         par::serial(|| {
             scratch::floats(48.min(range.len()) * vocab, |logits| {
                 for r0 in range.clone().step_by(48) {
                     let rows = (range.end - r0).min(48);
                     let z = &mut logits[..rows * vocab];
                     linear::forward(z, &h[r0 * d..(r0 + rows) * d], w, false);
-                    for (i, z) in z.chunks_exact_mut(vocab).enumerate() {
-                        let target = z[targets[r0 + i] as usize];
-                        let max = math::max(z);
-                        let moment = moment(z, max, inverse);
-                        let stats = row(z, inverse);
-                        // SAFETY: each task owns its rows.
-                        unsafe {
-                            logp.slice(r0 + i, 1)[0] = stats.of(target, inverse);
-                            entropy.slice(r0 + i, 1)[0] = stats.log_sum - moment / stats.log_sum.exp();
-                        }
-                    }
+                    z.chunks_exact_mut(vocab).enumerate().for_each(|(i, z)| f(r0 + i, z));
                 }
             });
         });
+    });
+}
+
+/// logp `[M]` and entropy `[M]` of targets `[M]` from h `[M, D]` and the output matrix `[V, D]`.
+pub fn forward(logp: &mut [f32], entropy: &mut [f32], h: &[f32], w: Weight, targets: &[u32], temperature: f32) {
+    let inverse = 1.0 / temperature;
+    let (logp, entropy) = (Shared::new(logp), Shared::new(entropy));
+    logits_of_rows(h, w, |i, z| {
+        let target = z[targets[i] as usize];
+        let max = math::max(z);
+        let moment = moment(z, max, inverse);
+        let stats = row(z, inverse);
+        // SAFETY: each task owns its rows.
+        unsafe {
+            logp.slice(i, 1)[0] = stats.of(target, inverse);
+            entropy.slice(i, 1)[0] = stats.log_sum - moment / stats.log_sum.exp();
+        }
     });
 }
 
@@ -123,5 +132,107 @@ pub fn backward(
             });
             linear::backward(&mut d_h[r0 * d..(r0 + rows) * d], d_w, z, h, w, true);
         });
+    }
+}
+
+/// Whether the backward of an output matrix goes over its columns: where it is tall and either has no copy for the input
+/// gradient or sums its own in bf16. Over rows, the one would be made and the other rounded for every few of them.
+pub(crate) fn goes_in_columns(w: Weight, d_w: &Sum) -> bool {
+    let bf16 = w.fp8.is_none() && w.quantized.is_none() && w.adapter.is_none() && linear_bf16::is_tall(w.n);
+    bf16 && w.packed.is_some_and(|p| !p.is_turned() || matches!(d_w, Sum::Bf16(d) if !d.is_empty()))
+}
+
+/// [`backward`] over pieces of the vocabulary instead of rows: the largest logit and the sum of every row come first, then each piece of
+/// logits is made again, with all rows.
+pub(crate) fn backward_columns(
+    d_h: &mut [f32],
+    d_w: &mut Sum,
+    d_logp: &[f32],
+    h: &[f32],
+    w: Weight,
+    targets: &[u32],
+    temperature: f32,
+) {
+    let (m, d, packed) = (targets.len(), w.k, w.packed.expect("products run in bf16"));
+    if d_logp.iter().all(|g| *g == 0.0) {
+        return;
+    }
+    let inverse = 1.0 / temperature;
+    let mut stats = vec![(0f32, 0f32); m];
+    let shared = Shared::new(&mut stats);
+    logits_of_rows(h, w, |i, z| {
+        let max = math::max(z);
+        // SAFETY: each task owns its rows.
+        unsafe { *shared.at(i) = (max, math::exp_sum(z, max, inverse)) };
+    });
+    let (count, most) = (w.n.div_ceil(NR), COLUMN_BYTES / 4 / NR / m.max(1));
+    let step = most.clamp(1, MOST_PANELS);
+    for first in (0..count).step_by(step) {
+        let range = first..(first + step).min(count);
+        let piece = Piece::new(packed, range.clone(), w.n, d);
+        let (begin, width) = (first * NR, piece.width());
+        scratch::floats(m * width, |z| {
+            piece.forward(z, h);
+            let shared = Shared::new(z);
+            par::ranges(m, (1_usize << 14).div_ceil(width), |rows| {
+                for i in rows {
+                    // SAFETY: each task owns its rows.
+                    let z = unsafe { shared.slice(i * width, width) };
+                    let (g, (max, sum)) = (d_logp[i] * inverse, stats[i]);
+                    math::exp_sum(z, max, inverse);
+                    math::scale(z, -g / sum);
+                    if let Some(z) = (targets[i] as usize).checked_sub(begin).and_then(|at| z.get_mut(at)) {
+                        *z += g;
+                    }
+                }
+            });
+            piece.backward_input(d_h, z);
+            if !d_w.is_empty() {
+                d_w.with(range.start * NR * d..range.end * NR * d, |d_w| {
+                    linear_bf16::backward_weight(d_w, &*z, h, width, d);
+                });
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gradients::{GradientType, Gradients};
+    use crate::linear::tests::noise;
+    use crate::params::{Layout, ParamId, ParamStore, Precision};
+
+    #[test]
+    fn over_columns_the_gradients_are_those_over_rows() {
+        let (n, k, m, temperature) = (20_011, 48, 70, 0.7);
+        let mut params = ParamStore::default();
+        params.add("lm_head.weight", Layout::Panels { n, k }, noise(n * k, 1));
+        params.set_precision(Precision::Bf16, true);
+        let (id, h) = (ParamId(0), noise(m * k, 2));
+        let targets: Vec<u32> = (0..m as u32).map(|i| i * 7919 % n as u32).collect();
+        let d_logp: Vec<f32> = (0..m).map(|i| if i % 5 == 0 { 0.0 } else { (i as f32 * 0.7).sin() }).collect();
+        let mut rows = Gradients::new(&params);
+        let (mut d_h, begin) = (noise(m * k, 3), noise(m * k, 3));
+        let w = params.weight(id);
+        assert!(!goes_in_columns(w, rows.sum(id)), "with a copy for the input gradient and f32 it goes over rows");
+        rows.with_weight(&params, id, |d_w| backward(&mut d_h, d_w, &d_logp, &h, w, &targets, temperature));
+        let size = d_h.iter().zip(&begin).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        for numbers in [GradientType::F32, GradientType::Bf16] {
+            let mut columns = Gradients::in_numbers(&params, numbers);
+            assert_eq!(goes_in_columns(w, columns.sum(id)), numbers == GradientType::Bf16);
+            let mut found = begin.clone();
+            backward_columns(&mut found, columns.sum_mut(id), &d_logp, &h, w, &targets, temperature);
+            for (a, b) in found.iter().zip(&d_h) {
+                assert!((a - b).abs() <= 2e-3 * size, "{a} {b}");
+            }
+            let (found, want) = (columns.values(id), rows.get(id));
+            let largest = want.iter().fold(0.0, |m: f32, v| m.max(v.abs()));
+            for (a, b) in found.iter().zip(want) {
+                assert!((a - b).abs() <= b.abs() / 128.0 + 1e-3 * largest, "{a} {b}");
+            }
+        }
+        params.split_weights(true);
+        assert!(goes_in_columns(params.weight(id), rows.sum(id)), "split there is no copy");
     }
 }

@@ -173,7 +173,7 @@ mod tests {
         };
         let mut grads = Gradients::new(&params);
         let mut d_x = vec![0.0; M * k];
-        linear::backward(&mut d_x, &mut grads.of_weight(&params, w), &d_y, &x, params.weight(w), false);
+        grads.with_weight(&params, w, |d_w| linear::backward(&mut d_x, d_w, &d_y, &x, params.weight(w), false));
         assert!(grads.get(w).is_empty(), "the matrix is frozen");
         let mut only_x = vec![0.0; M * k];
         linear::backward_input(&mut only_x, &d_y, params.weight(w), false);

@@ -1,27 +1,18 @@
-//! The optimizer of a model: gradient clipping, then AdamW or Muon per parameter, moments in f32 or bf16.
+//! The optimizer of a model: gradient clipping, then AdamW or Muon per parameter, moments in f32, bf16 or 8 bits.
 //!
 //! With Muon the matrices inside the blocks follow [`crate::muon`]; embedding, output head, norms and biases stay with AdamW.
-//! bf16 moments (DeepSeek-V3, section 3.3.2) are rounded to nearest after each step; the step itself uses the unrounded ones.
+//! bf16 moments (DeepSeek-V3, section 3.3.2) are rounded to nearest after each step, those of 8 bits stochastically (see
+//! [`crate::moments`]); the step itself uses the unrounded ones.
 
 use crate::adamw::{self, AdamWConfig, Coefficients};
-use crate::cpu::bf16;
-use crate::gradients::Gradients;
+use crate::gradients::{GradientType, Gradients};
+pub use crate::moments::MomentType;
+use crate::moments::{CHUNK, Moment, Noise, Piece};
 use crate::muon::{self, MuonConfig};
-use crate::par::{self, Shared};
-use crate::params::{Layout, Param, ParamId, ParamStore};
+use crate::params::{Layout, Param, ParamId, ParamStore, Precision};
 use rayon::prelude::*;
 use std::borrow::Cow;
 use std::ops::Range;
-
-/// In what numbers moments are kept between steps.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum MomentType {
-    /// f32.
-    #[default]
-    F32,
-    /// bf16: half the memory.
-    Bf16,
-}
 
 /// Settings of the optimizer; the learning rate comes with every step.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -32,57 +23,24 @@ pub struct OptimizerConfig {
     pub muon: Option<MuonConfig>,
     /// Numbers of the moments.
     pub moments: MomentType,
+    /// Numbers that gradients of matrices are summed in.
+    pub gradients: GradientType,
+    /// Whether master weights share their upper halves with what bf16 products read: see [`crate::split`].
+    pub split_weights: bool,
+}
+
+impl OptimizerConfig {
+    /// Makes the parameters ready to be trained with products in `precision`.
+    pub fn prepare(&self, params: &mut ParamStore, precision: Precision) {
+        params.split_weights(self.split_weights);
+        params.set_precision(precision, true);
+    }
 }
 
 impl From<AdamWConfig> for OptimizerConfig {
     fn from(adamw: AdamWConfig) -> Self {
         OptimizerConfig { adamw, ..OptimizerConfig::default() }
     }
-}
-
-/// One moment of one parameter, in the parameter's layout.
-#[derive(Clone, Debug)]
-enum Moment {
-    F32(Vec<f32>),
-    Bf16(Vec<u16>),
-}
-
-impl Moment {
-    fn zero(kind: MomentType, len: usize) -> Self {
-        match kind {
-            MomentType::F32 => Moment::F32(vec![0.0; len]),
-            MomentType::Bf16 => Moment::Bf16(vec![0; len]),
-        }
-    }
-
-    fn values(&self, range: Range<usize>) -> Cow<'_, [f32]> {
-        match self {
-            Moment::F32(v) => Cow::Borrowed(&v[range]),
-            Moment::Bf16(v) => Cow::Owned(v[range].iter().map(|b| widen(*b)).collect()),
-        }
-    }
-
-    /// Stores values, rounding where the moment is bf16.
-    fn set(&mut self, values: Vec<f32>) {
-        match self {
-            Moment::F32(v) => *v = values,
-            Moment::Bf16(v) => {
-                v.resize(values.len(), 0);
-                bf16::halve(v, &values);
-            }
-        }
-    }
-
-    fn len(&self) -> usize {
-        match self {
-            Moment::F32(v) => v.len(),
-            Moment::Bf16(v) => v.len(),
-        }
-    }
-}
-
-fn widen(bits: u16) -> f32 {
-    f32::from_bits(u32::from(bits) << 16)
 }
 
 /// Moments and the step count.
@@ -101,9 +59,9 @@ impl Optimizer {
     pub fn new(config: impl Into<OptimizerConfig>, params: &ParamStore) -> Self {
         let config = config.into();
         let moments = params.iter().map(|(_, p)| {
-            let first = if p.trainable { p.data.len() } else { 0 };
+            let first = if p.trainable { p.len() } else { 0 };
             let second = if uses_muon(&config, p) { 0 } else { first };
-            (Moment::zero(config.moments, first), Moment::zero(config.moments, second))
+            (Moment::zero(config.moments, false, first), Moment::zero(config.moments, true, second))
         });
         Optimizer { step: 0, moments: moments.collect(), config }
     }
@@ -138,8 +96,8 @@ impl Optimizer {
         let (m, v) = &mut self.moments[id.0];
         let second = second.unwrap_or_default();
         assert!(first.len() == m.len() && second.len() == v.len(), "moments of another parameter");
-        m.set(first);
-        v.set(second);
+        m.set(first, None);
+        v.set(second, None);
     }
 
     /// One step at this learning rate. Returns the gradient norm before clipping; a norm that is not finite changes nothing.
@@ -149,7 +107,7 @@ impl Optimizer {
             return norm;
         }
         self.step += 1;
-        let config = self.config;
+        let (config, step) = (self.config, self.step);
         let c = config.adamw;
         let limit = f64::from(c.max_grad_norm);
         let clip = if limit > 0.0 && norm > limit { limit / (norm + 1e-6) } else { 1.0 };
@@ -162,11 +120,12 @@ impl Optimizer {
                 }
                 let decays = !matches!(param.layout, Layout::Vector { .. });
                 let keep = if decays { (1.0 - learning_rate * f64::from(c.weight_decay)) as f32 } else { 1.0 };
-                let g = grads.get(ParamId(i));
                 if let (Some(muon), true) = (&config.muon, uses_muon(&config, param)) {
                     let mut momentum = m.values(0..m.len()).into_owned();
-                    muon::update(param, &mut momentum, g, clip as f32, keep, learning_rate, muon);
-                    m.set(momentum);
+                    let g = grads.values(ParamId(i));
+                    param.join();
+                    muon::update(param, &mut momentum, &g, clip as f32, keep, learning_rate, muon);
+                    m.set(momentum, Some(Noise { step, parameter: i, second: false, first: 0 }));
                     return;
                 }
                 let coefficients = Coefficients {
@@ -178,11 +137,7 @@ impl Optimizer {
                     root: (1.0 / correction2.sqrt()) as f32,
                     eps: c.eps,
                 };
-                match (m, v) {
-                    (Moment::F32(m), Moment::F32(v)) => adamw_f32(&mut param.data, m, v, g, &coefficients),
-                    (Moment::Bf16(m), Moment::Bf16(v)) => adamw_bf16(&mut param.data, m, v, g, &coefficients),
-                    _ => unreachable!("both moments are of one type"),
-                }
+                adamw(param, (m, v), grads, &coefficients, step, ParamId(i));
             },
         );
         params.refresh();
@@ -195,29 +150,39 @@ fn uses_muon(config: &OptimizerConfig, param: &Param) -> bool {
     config.muon.is_some() && muon::applies_to(param)
 }
 
-fn adamw_f32(p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], c: &Coefficients) {
-    let (p, m, v) = (Shared::new(p), Shared::new(m), Shared::new(v));
-    par::ranges(g.len(), 1 << 16, |r| {
-        // SAFETY: each task owns its range of all three buffers.
-        let (p, m, v) = unsafe { (p.slice(r.start, r.len()), m.slice(r.start, r.len()), v.slice(r.start, r.len())) };
-        adamw::update(p, m, v, &g[r], c);
-    });
-}
+/// Values that are worth a task of their own.
+const TASK: usize = 1 << 16;
 
-fn adamw_bf16(p: &mut [f32], m: &mut [u16], v: &mut [u16], g: &[f32], c: &Coefficients) {
-    const CHUNK: usize = 1024;
-    let chunks = p.par_chunks_mut(CHUNK).zip(m.par_chunks_mut(CHUNK)).zip(v.par_chunks_mut(CHUNK));
-    chunks.zip(g.par_chunks(CHUNK)).with_min_len(64).for_each(|(((p, m), v), g)| {
-        let (mut wide_m, mut wide_v) = ([0f32; CHUNK], [0f32; CHUNK]);
-        let (wide_m, wide_v) = (&mut wide_m[..g.len()], &mut wide_v[..g.len()]);
-        for (wide, bits) in [(&mut *wide_m, &*m), (&mut *wide_v, &*v)] {
-            for (w, b) in wide.iter_mut().zip(bits) {
-                *w = widen(*b);
+/// AdamW on a parameter, a piece at a time. What is f32 changes in place, and in long pieces where all of it is; the rest goes
+/// through f32 copies.
+fn adamw(
+    param: &mut Param,
+    (m, v): (&mut Moment, &mut Moment),
+    grads: &Gradients,
+    c: &Coefficients,
+    step: u64,
+    id: ParamId,
+) {
+    let in_place = matches!(m, Moment::F32(_)) && !param.is_split() && grads.is_f32(id);
+    let chunk = if in_place { TASK } else { CHUNK };
+    let moments = m.chunks_mut(chunk).zip(v.chunks_mut(chunk));
+    let pieces = param.table_mut().chunks_mut(chunk).zip(moments).enumerate();
+    pieces.with_min_len(TASK / chunk).for_each(|(i, (mut p, (mut m, mut v)))| {
+        let (first, len, mut wide_g) = (i * chunk, p.len(), [0f32; CHUNK]);
+        let g = grads.piece(id, first..first + len, &mut wide_g);
+        p.change(|p| match (&mut m, &mut v) {
+            (Piece::F32(m), Piece::F32(v)) => adamw::update(p, m, v, g, c),
+            (m, v) => {
+                let (mut wide_m, mut wide_v) = ([0f32; CHUNK], [0f32; CHUNK]);
+                let (wide_m, wide_v) = (&mut wide_m[..len], &mut wide_v[..len]);
+                m.read(wide_m);
+                v.read(wide_v);
+                adamw::update(p, wide_m, wide_v, g, c);
+                let noise = Noise { step, parameter: id.0, second: false, first };
+                m.write(wide_m, noise);
+                v.write(wide_v, Noise { second: true, ..noise });
             }
-        }
-        adamw::update(p, wide_m, wide_v, g, c);
-        bf16::halve(m, wide_m);
-        bf16::halve(v, wide_v);
+        });
     });
 }
 
@@ -285,7 +250,7 @@ mod tests {
     #[test]
     fn restored_it_goes_on_with_the_same_bits() {
         let muon = Some(MuonConfig::default());
-        for moments in [MomentType::F32, MomentType::Bf16] {
+        for moments in [MomentType::F32, MomentType::Bf16, MomentType::EightBit] {
             for muon in [None, muon] {
                 let config = OptimizerConfig { muon, moments, ..OptimizerConfig::default() };
                 let mut params = store();
@@ -308,6 +273,168 @@ mod tests {
                 assert!(params.iter().zip(copy.iter()).all(|((_, a), (_, b))| a.data == b.data));
                 assert_eq!(one.has_second(ParamId(0)), muon.is_none(), "Muon keeps one moment");
                 assert!(one.has_second(ParamId(1)), "a norm stays with AdamW");
+            }
+        }
+    }
+
+    /// One by one, as the formulas stand in [`crate::adamw`].
+    fn plain_step(
+        (p, m, v): (&mut [f32], &mut [f32], &mut [f32]),
+        g: &[f32],
+        c: &AdamWConfig,
+        (norm, step, rate, decays): (f64, u64, f64, bool),
+        keep: fn(f32) -> f32,
+    ) {
+        let limit = f64::from(c.max_grad_norm);
+        let clip = if norm > limit { limit / (norm + 1e-6) } else { 1.0 } as f32;
+        let correction = |beta: f32| 1.0 - f64::from(beta).powi(step as i32);
+        let decay = if decays { (1.0 - rate * f64::from(c.weight_decay)) as f32 } else { 1.0 };
+        let (rate, root) = ((rate / correction(c.beta1)) as f32, (1.0 / correction(c.beta2).sqrt()) as f32);
+        for i in 0..p.len() {
+            let g = g[i] * clip;
+            let first = c.beta1 * m[i] + (1.0 - c.beta1) * g;
+            let second = c.beta2 * v[i] + (1.0 - c.beta2) * g * g;
+            p[i] = p[i] * decay - rate * first / (second.sqrt() * root + c.eps);
+            (m[i], v[i]) = (keep(first), keep(second));
+        }
+    }
+
+    #[test]
+    fn f32_and_bf16_have_the_bits_of_the_formulas() {
+        let adamw = AdamWConfig { weight_decay: 0.1, ..AdamWConfig::default() };
+        for moments in [MomentType::F32, MomentType::Bf16] {
+            let keep = if moments == MomentType::F32 { |x| x } else { round };
+            let mut params = store();
+            let mut optimizer =
+                Optimizer::new(OptimizerConfig { adamw, moments, ..OptimizerConfig::default() }, &params);
+            let mut want: Vec<[Vec<f32>; 3]> = params
+                .iter()
+                .map(|(_, p)| [p.data.to_vec(), vec![0.0; p.data.len()], vec![0.0; p.data.len()]])
+                .collect();
+            for step in 1..=4 {
+                let grads = gradients(&params, 10 * step);
+                let norm = optimizer.step(&mut params, &grads, 0.01);
+                for (i, [p, m, v]) in want.iter_mut().enumerate() {
+                    plain_step((p, m, v), grads.get(ParamId(i)), &adamw, (norm, step, 0.01, i == 0), keep);
+                }
+            }
+            for ((id, p), [x, m, v]) in params.iter().zip(&want) {
+                assert!(*p.data == **x && *optimizer.moment(id, false) == **m && *optimizer.moment(id, true) == **v);
+            }
+        }
+    }
+
+    /// Loss after 300 steps on a quadratic with noisy gradients, and the values.
+    fn quadratic(moments: MomentType, beta2: f32) -> (f64, Vec<f32>) {
+        const SIDE: usize = 64;
+        let n = SIDE * SIDE;
+        let mut params = ParamStore::default();
+        params.add("weight", Layout::Rows { rows: SIDE, cols: SIDE }, vec![0.0; n]);
+        let adamw = AdamWConfig { beta2, max_grad_norm: 0.0, ..AdamWConfig::default() };
+        let mut optimizer = Optimizer::new(OptimizerConfig { adamw, moments, ..OptimizerConfig::default() }, &params);
+        let target = noise(n, 1);
+        // Curvatures from 2^-4 to 2^4.
+        let curvature: Vec<f32> = noise(n, 2).iter().map(|u| (4.0 * u).exp2()).collect();
+        for step in 0..300u64 {
+            let mut grads = Gradients::new(&params);
+            let (values, random) = (&params.get(ParamId(0)).data, noise(n, 100 + step));
+            for (i, g) in grads.get_mut(ParamId(0)).unwrap().iter_mut().enumerate() {
+                *g = curvature[i] * (values[i] - target[i] + 0.5 * random[i]);
+            }
+            let rate = 0.02 * (1.0 - step as f64 / 300.0);
+            optimizer.step(&mut params, &grads, rate);
+        }
+        let values = params.get(ParamId(0)).data.to_vec();
+        let loss = |i: usize| 0.5 * f64::from(curvature[i]) * f64::from(values[i] - target[i]).powi(2);
+        ((0..n).map(loss).sum::<f64>() / n as f64, values)
+    }
+
+    #[test]
+    fn eight_bits_learn_a_noisy_quadratic_as_f32_does() {
+        for beta2 in [0.95, 0.999] {
+            let (plain, eight) = (quadratic(MomentType::F32, beta2).0, quadratic(MomentType::EightBit, beta2).0);
+            assert!((eight / plain - 1.0).abs() < 0.1, "beta2 {beta2}: {eight}, f32 {plain}");
+        }
+    }
+
+    #[test]
+    fn eight_bits_do_not_depend_on_threads() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let alone = pool.install(|| crate::par::serial(|| quadratic(MomentType::EightBit, 0.95).1));
+        assert!(alone == quadratic(MomentType::EightBit, 0.95).1);
+    }
+
+    /// What a product with the first parameter gives.
+    fn product(params: &ParamStore) -> Vec<f32> {
+        let mut y = vec![0.0; 3 * 40];
+        crate::linear::forward(&mut y, &noise(3 * 70, 7), params.weight(ParamId(0)), false);
+        y
+    }
+
+    fn values(params: &ParamStore) -> Vec<Vec<f32>> {
+        params.iter().map(|(_, p)| p.all().into_owned()).collect()
+    }
+
+    #[test]
+    fn split_weights_train_as_whole_ones_do() {
+        for (muon, moments) in
+            [(None, MomentType::F32), (None, MomentType::EightBit), (Some(MuonConfig::default()), MomentType::F32)]
+        {
+            let whole = OptimizerConfig { muon, moments, ..OptimizerConfig::default() };
+            let split = OptimizerConfig { split_weights: true, ..whole };
+            let (mut a, mut b) = (store(), store());
+            whole.prepare(&mut a, Precision::Bf16);
+            split.prepare(&mut b, Precision::Bf16);
+            assert!(b.get(ParamId(0)).is_split() && !b.get(ParamId(1)).is_split() && b.get(ParamId(0)).data.is_empty());
+            let (mut one, mut two) = (Optimizer::new(whole, &a), Optimizer::new(split, &b));
+            let first = values(&b);
+            let mut reference = b.clone();
+            for seed in 0..4 {
+                let grads = gradients(&a, seed);
+                assert_eq!(one.step(&mut a, &grads, 0.01), two.step(&mut b, &grads, 0.01));
+                for (id, y) in values(&b).into_iter().enumerate() {
+                    for (x, y) in a.get(ParamId(id)).data.iter().zip(&y) {
+                        // Between two bf16 numbers, to be rounded up: such a value is moved.
+                        let tie = u32::from(x.to_bits() & 0x1_ffff == 0x1_8000);
+                        assert_eq!(x.to_bits() + tie, y.to_bits(), "step {seed}");
+                    }
+                    a.get_mut(ParamId(id)).data = y.into();
+                }
+                a.refresh();
+                assert!(product(&a) == product(&b), "step {seed}");
+                assert_eq!(a.merged(ParamId(0)), b.merged(ParamId(0)));
+            }
+            assert!(values(&reference) == first && values(&b) != first, "a clone keeps what it had");
+            reference.copy_from(&b);
+            assert!(values(&reference) == values(&b) && product(&reference) == product(&b));
+            let trained = values(&b);
+            one.step(&mut b, &gradients(&a, 9), 0.01);
+            assert!(values(&reference) == trained && values(&b) != trained, "and what was copied to it");
+            b.get_mut(ParamId(0)).data[0] += 1.0;
+            assert!(!b.get(ParamId(0)).is_split());
+            b.refresh();
+            assert!(b.get(ParamId(0)).is_split(), "changed by hand it is split again");
+            reference.set_precision(Precision::F32, false);
+            assert!(values(&reference) == trained && !reference.get(ParamId(0)).is_split());
+        }
+    }
+
+    #[test]
+    fn gradients_in_bf16_move_weights_as_their_values_do() {
+        let (mut a, mut b) = (store(), store());
+        let config = OptimizerConfig { gradients: GradientType::Bf16, ..OptimizerConfig::default() };
+        let (mut one, mut two) = (Optimizer::new(config, &a), Optimizer::new(config, &b));
+        for seed in 0..3 {
+            let plain = gradients(&a, seed);
+            let (mut halves, mut widened) = (Gradients::in_numbers(&a, config.gradients), plain.clone());
+            for (id, _) in a.iter() {
+                halves.with(id, |d| d.copy_from_slice(plain.get(id)));
+                widened.get_mut(id).unwrap().copy_from_slice(&halves.values(id));
+            }
+            let norms = [one.step(&mut a, &halves, 0.01), two.step(&mut b, &widened, 0.01)];
+            assert!((norms[0] - norms[1]).abs() < 1e-6 * norms[1]);
+            for (x, y) in values(&a).iter().flatten().zip(values(&b).iter().flatten()) {
+                assert!((x - y).abs() <= 1e-6 * y.abs().max(1.0), "{x} {y}");
             }
         }
     }

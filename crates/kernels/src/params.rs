@@ -5,12 +5,16 @@
 //! is zero and stays zero.
 
 pub use crate::layout::Layout;
+use crate::linear_bf16;
 use crate::linear_bf16::Packed;
 use crate::linear_fp8::{self, Blocks};
 use crate::lora::{self, Adapter, Factor};
 use crate::quant::{QuantRows, Quantized};
+use crate::split::{self, Halves, Table, TableMut};
 use crate::values::Values;
 use rayon::prelude::*;
+use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Index of a parameter in its store.
@@ -80,7 +84,7 @@ pub struct Param {
     pub name: String,
     /// Layout of `data`.
     pub layout: Layout,
-    /// Values in that layout.
+    /// Values in that layout; empty for a matrix in whole numbers, and for one whose halves are apart (see [`Param::values`]).
     pub data: Values,
     /// Whether gradients are made and the optimizer changes it.
     pub trainable: bool,
@@ -88,6 +92,8 @@ pub struct Param {
     pub adapter: Option<AdapterIds>,
     /// Matrices of a bf16 store: the values rounded, as of the last [`ParamStore::refresh`].
     packed: Option<Arc<Packed>>,
+    /// The lower halves of the values, where `packed` is the upper ones.
+    lower: Option<Arc<Vec<u16>>>,
     /// The same in FP8.
     fp8: Option<Arc<Blocks>>,
     /// A matrix for inference only; `data` is empty then.
@@ -105,21 +111,99 @@ impl Param {
             trainable: true,
             adapter: None,
             packed: None,
+            lower: None,
             fp8: None,
             quantized: None,
             stale: true,
         }
     }
 
-    /// Rounds the values for products in `precision`.
-    fn round(&mut self, precision: Precision, gradients: bool) {
+    /// Number of values in their layout; none for a matrix in whole numbers.
+    pub fn len(&self) -> usize {
+        self.table().len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Values `range` of the layout; `range` begins and ends with whole panels (all of it, or one of [`Layout::pieces`]).
+    pub fn values(&self, range: Range<usize>) -> Cow<'_, [f32]> {
+        self.table().values(range)
+    }
+
+    /// All values in their layout.
+    pub fn all(&self) -> Cow<'_, [f32]> {
+        self.values(0..self.len())
+    }
+
+    /// The values, wherever they lie.
+    pub(crate) fn table(&self) -> Table<'_> {
+        match (&self.packed, &self.lower) {
+            (Some(packed), Some(lower)) => Table::Split(Halves::new(packed, lower)),
+            _ => Table::Whole(&self.data),
+        }
+    }
+
+    /// Whether the values lie in two halves.
+    pub(crate) fn is_split(&self) -> bool {
+        self.lower.is_some()
+    }
+
+    /// The values, to be changed; what a clone still reads is copied first. Of a split matrix the copy for the input gradient
+    /// is made anew by [`ParamStore::refresh`].
+    pub(crate) fn table_mut(&mut self) -> TableMut<'_> {
+        match (&mut self.packed, &mut self.lower) {
+            (Some(packed), Some(lower)) => {
+                TableMut::Split(Arc::make_mut(packed).words_mut(), Arc::<Vec<u16>>::make_mut(lower))
+            }
+            _ => TableMut::Whole(&mut self.data),
+        }
+    }
+
+    /// Puts the values of a split matrix together again.
+    pub(crate) fn join(&mut self) {
+        if self.lower.is_some() {
+            self.data = self.all().into_owned().into();
+            self.lower = None;
+        }
+    }
+
+    /// Takes the values apart; `data` is empty then.
+    fn split(&mut self, n: usize, k: usize) {
+        own(&mut self.packed).resize(n, k);
+        self.lower = Some(Arc::new(vec![0; self.data.len()]));
+        let values = std::mem::take(&mut self.data);
+        self.table_mut().write(&values);
+    }
+
+    /// Rounds the values for products in `precision`; with `apart` a trained matrix is split.
+    fn round(&mut self, precision: Precision, gradients: bool, apart: bool) {
         self.stale = false;
+        if precision != Precision::Bf16 || !apart {
+            self.join();
+        }
         match (precision, self.layout) {
             (Precision::Fp8, Layout::Panels { n, k })
                 if self.quantized.is_none() && linear_fp8::applies_to(&self.name) =>
             {
                 self.packed = None;
                 own(&mut self.fp8).quantise(&self.data, n, k);
+            }
+            (Precision::Bf16, Layout::Panels { n, k })
+                if self.lower.is_some() || apart && self.trainable && split::applies_to(&self.name, k) =>
+            {
+                self.fp8 = None;
+                if self.lower.is_none() {
+                    self.split(n, k);
+                }
+                let keep = gradients && linear_bf16::is_small(n, k);
+                let packed = self.packed.as_mut().expect("the upper halves");
+                // A clone that needs no copy for the gradient goes on sharing one that has it.
+                if keep || Arc::get_mut(packed).is_some() {
+                    Arc::make_mut(packed).turn(n, k, keep);
+                }
             }
             (Precision::Bf16 | Precision::Fp8, Layout::Panels { n, k }) if self.quantized.is_none() => {
                 self.fp8 = None;
@@ -179,6 +263,8 @@ pub struct ParamStore {
     precision: Precision,
     /// Whether the backward copies are kept.
     gradients: bool,
+    /// Whether matrices that are trained in bf16 are split.
+    apart: bool,
     /// Counts updates of the values.
     pub version: u64,
 }
@@ -239,10 +325,19 @@ impl ParamStore {
         self.refresh();
     }
 
+    /// Whether the matrices that are trained keep one f32 value in two halves, of which products in bf16 read the upper one: see
+    /// [`crate::split`]. In other numbers it changes nothing.
+    pub fn split_weights(&mut self, apart: bool) {
+        self.params.iter_mut().for_each(|p| p.stale |= apart != self.apart);
+        self.apart = apart;
+        self.refresh();
+    }
+
     /// Rounds what changed; to be called after every update. Buffers are reused.
     pub fn refresh(&mut self) {
-        let (precision, gradients) = (self.precision, self.gradients);
-        self.params.par_iter_mut().with_max_len(1).filter(|p| p.stale).for_each(|p| p.round(precision, gradients));
+        let (precision, gradients, apart) = (self.precision, self.gradients, self.apart);
+        let stale = self.params.par_iter_mut().with_max_len(1).filter(|p| p.stale);
+        stale.for_each(|p| p.round(precision, gradients, apart));
     }
 
     /// Puts an adapter beside a matrix `[n, k]`: `a` `[r, k]` and `b` `[n, r]`.
@@ -268,11 +363,11 @@ impl ParamStore {
         let p = &self.params[id.0];
         let factors = p.adapter.map(|AdapterIds { a, b, scale }| {
             let [a, b] = [a, b].map(|id| &self.params[id.0]);
-            (a.layout.load(&a.data), b.layout.load(&b.data), a.layout.shape()[0], scale)
+            (a.layout.load(&a.all()), b.layout.load(&b.all()), a.layout.shape()[0], scale)
         });
         let mut row = 0;
         for (range, layout) in p.layout.pieces() {
-            let mut values = layout.load(&p.data[range]);
+            let mut values = layout.load(&p.values(range));
             if let Some((a, b, rank, scale)) = &factors {
                 let rows = layout.shape()[0];
                 lora::merge(&mut values, a, &b[row * rank..(row + rows) * rank], *rank, *scale);
@@ -306,7 +401,10 @@ impl ParamStore {
     /// All parameters, to be changed; raises the version.
     pub fn all_mut(&mut self) -> &mut [Param] {
         self.version += 1;
-        self.params.iter_mut().for_each(|p| p.stale = true);
+        self.params.iter_mut().for_each(|p| {
+            p.stale = true;
+            p.join();
+        });
         &mut self.params
     }
 
@@ -321,6 +419,7 @@ impl ParamStore {
     pub fn get_mut(&mut self, id: ParamId) -> &mut Param {
         self.version += 1;
         self.params[id.0].stale = true;
+        self.params[id.0].join();
         &mut self.params[id.0]
     }
 
@@ -340,8 +439,13 @@ impl ParamStore {
     }
 
     /// Values of a parameter in their layout.
+    ///
+    /// # Panics
+    /// When it is split: see [`Param::values`].
     pub fn data(&self, id: ParamId) -> &[f32] {
-        &self.params[id.0].data
+        let p = &self.params[id.0];
+        assert!(p.lower.is_none(), "the values of {} are in two halves", p.name);
+        &p.data
     }
 
     /// All parameters in order.
@@ -361,9 +465,14 @@ impl ParamStore {
 
     /// Copies all values from a store of the same shape; what both share is left alone.
     pub fn copy_from(&mut self, other: &ParamStore) {
-        for (a, b) in self.params.iter_mut().zip(&other.params).filter(|(a, b)| !a.data.shares(&b.data)) {
-            a.data.copy_from_slice(&b.data);
-            a.stale = true;
+        for (a, b) in self.params.iter_mut().zip(&other.params) {
+            if a.lower.is_some() || b.lower.is_some() {
+                a.stale |= a.lower.is_none() || b.lower.is_none();
+                (a.data, a.lower, a.packed) = (b.data.clone(), b.lower.clone(), b.packed.clone());
+            } else if !a.data.shares(&b.data) {
+                a.data.copy_from_slice(&b.data);
+                a.stale = true;
+            }
         }
         self.version += 1;
         self.refresh();

@@ -255,7 +255,7 @@ impl Tape {
         let mut out = self.take(tokens.len() * layout.shape()[1], false);
         match params.weight(table).quantized {
             Some(table) => embedding::quantized(&mut out, table, tokens),
-            None => embedding::forward(&mut out, params.data(table), layout, tokens),
+            None => embedding::forward(&mut out, params.get(table).table(), layout, tokens),
         }
         let out = self.push(out);
         self.record(|| Op::Embedding { table, tokens: tokens.clone(), out });

@@ -127,7 +127,7 @@ impl Decoder {
         let mut parts = Vec::new();
         for (id, name) in all.into_iter().filter(|(_, name)| wanted(name) && !saved(name)) {
             let shape = self.params.get(id).layout.shape();
-            if self.params.get(id).data.is_empty() {
+            if self.params.get(id).is_empty() {
                 return Err(Error::Config(format!(
                     "{name} is in whole numbers, which cannot be trained; use f32 or bf16"
                 )));

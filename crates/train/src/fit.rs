@@ -87,8 +87,8 @@ pub fn run(
             (model, optimizer, TrainerState { settings: config.settings.clone(), ..TrainerState::default() })
         }
     };
-    model.params.set_precision(config.precision, true);
-    let mut lanes = Lanes::new(&model.params, config.gradient_checkpointing);
+    config.optimizer.prepare(&mut model.params, config.precision);
+    let mut lanes = Lanes::in_numbers(&model.params, config.gradient_checkpointing, config.optimizer.gradients);
     let total = config.steps;
     while state.step < total {
         let begin = Instant::now();

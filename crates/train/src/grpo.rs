@@ -138,15 +138,16 @@ impl Grpo<'_> {
                 (policy, optimizer, TrainerState { settings: c.settings.clone(), ..TrainerState::default() }, None)
             }
         };
-        policy.params.set_precision(c.precision, true);
+        c.optimizer.prepare(&mut policy.params, c.precision);
         let mut reference = (c.loss.beta > 0.0).then(|| reference.unwrap_or_else(|| policy.clone()));
         if let (Some(reference), Some(saved)) = (&mut reference, saved_reference) {
             reference.params = saved;
         }
         if let Some(reference) = &mut reference {
+            reference.params.split_weights(c.optimizer.split_weights);
             reference.params.set_precision(c.precision, false);
         }
-        let mut lanes = Lanes::new(&policy.params, c.gradient_checkpointing);
+        let mut lanes = Lanes::in_numbers(&policy.params, c.gradient_checkpointing, c.optimizer.gradients);
         let reuse = (c.steps_per_generation.max(1) * c.num_iterations.max(1)) as u64;
         while state.step < c.steps {
             let generation = self.generate(&policy, state.step / reuse, state.step / reuse * reuse)?;

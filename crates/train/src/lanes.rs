@@ -4,7 +4,7 @@
 //! fixed number of lanes; a lane works alone on one thread, and the lanes' gradients are added in order at the end. The number
 //! of lanes is a property of the model, never of the machine: the gradient has the same bits on any number of threads.
 
-use aha_kernels::{Gradients, ParamStore, RoutingStats, Tape, par};
+use aha_kernels::{GradientType, Gradients, ParamStore, RoutingStats, Tape, par};
 use rayon::prelude::*;
 
 /// Lanes of a small model.
@@ -30,12 +30,17 @@ pub struct Lanes {
 impl Lanes {
     /// Lanes for a model of this size; with `gradient_checkpointing` blocks keep only their inputs for the backward.
     pub fn new(params: &ParamStore, gradient_checkpointing: bool) -> Self {
-        let bytes: usize = params.iter().map(|(_, p)| p.data.len() * 4).sum();
+        Lanes::in_numbers(params, gradient_checkpointing, GradientType::F32)
+    }
+
+    /// The same with gradients of matrices summed in these numbers.
+    pub fn in_numbers(params: &ParamStore, gradient_checkpointing: bool, numbers: GradientType) -> Self {
+        let bytes: usize = params.iter().map(|(_, p)| p.len() * 4).sum();
         let count = if bytes > SMALL_BYTES { 1 } else { LANES };
         let lane = || {
             let mut tape = Tape::new(true);
             tape.gradient_checkpointing = gradient_checkpointing;
-            Lane { tape, quiet: Tape::new(false), grads: Gradients::new(params) }
+            Lane { tape, quiet: Tape::new(false), grads: Gradients::in_numbers(params, numbers) }
         };
         Lanes { lanes: (0..count).map(|_| lane()).collect() }
     }

@@ -80,8 +80,8 @@ pub fn run(
             (model, optimizer, TrainerState { settings: config.settings.clone(), ..TrainerState::default() })
         }
     };
-    model.params.set_precision(config.precision, true);
-    let mut lanes = Lanes::new(&model.params, config.gradient_checkpointing);
+    config.optimizer.prepare(&mut model.params, config.precision);
+    let mut lanes = Lanes::in_numbers(&model.params, config.gradient_checkpointing, config.optimizer.gradients);
     let next = Position { document: state.next_document, token: state.next_token };
     let mut stream = Stream { documents, rows: config.rows, ahead: Vec::new(), ahead_from: 0, next };
     while state.step < config.steps {

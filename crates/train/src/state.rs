@@ -7,14 +7,15 @@
 //! the base.
 
 use crate::TrainError;
-use aha_kernels::{Optimizer, ParamId, ParamStore};
+use aha_kernels::{Optimizer, Param, ParamId, ParamStore};
 use aha_model::{
     Adapter, Checkpoint, Decoder, SaveDtype, TensorSpec, TextFiles, is_adapter, save_adapter, save_checkpoint_pieces,
     save_tensors,
 };
-use safetensors::tensor::Dtype;
+use safetensors::tensor::{Dtype, Metadata};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 const OPTIMIZER: &str = "optimizer.safetensors";
@@ -107,8 +108,7 @@ pub fn save(
     write_tensors(&dir.join(OPTIMIZER), &moments)?;
     if let Some(r) = reference {
         let tensors = r.iter().filter(|(_, p)| p.trainable || !adapted);
-        let tensors =
-            tensors.map(|(_, p)| (p.name.clone(), Values { source: Source::Plain(&p.data), layout: p.layout }));
+        let tensors = tensors.map(|(_, p)| (p.name.clone(), Values { source: Source::Plain(p), layout: p.layout }));
         write_tensors(&dir.join("reference.safetensors"), &tensors.collect::<Vec<_>>())?;
     }
     let json = serde_json::to_string_pretty(state).expect("plain numbers and text");
@@ -211,9 +211,9 @@ pub fn load(
     };
     let mut optimizer = optimizer(&policy.params);
     optimizer.step = state.optimizer_step;
-    let moments = Tensors::read(&dir.join(OPTIMIZER))?;
+    let mut moments = Tensors::open(&dir.join(OPTIMIZER))?;
     for (id, p) in policy.params.iter().filter(|(_, p)| p.trainable) {
-        let read = |prefix: &str| -> Result<Vec<f32>, TrainError> {
+        let mut read = |prefix: &str| -> Result<Vec<f32>, TrainError> {
             Ok(p.layout.store(moments.get(&format!("{prefix}.{}", p.name), &p.layout.shape())?))
         };
         let second = optimizer.has_second(id);
@@ -222,7 +222,7 @@ pub fn load(
     }
     let file = dir.join("reference.safetensors");
     let reference = if file.exists() {
-        let tensors = Tensors::read(&file)?;
+        let mut tensors = Tensors::open(&file)?;
         // A copy that shares what is frozen.
         let mut store = policy.params.clone();
         let saved: Vec<ParamId> = store.iter().filter(|(_, p)| p.trainable || !adapted).map(|(id, _)| id).collect();
@@ -240,7 +240,7 @@ pub fn load(
 /// Where values come from. Moments may be bf16 and are widened a piece at a time: a model's worth of f32 moments is more than
 /// all else that training keeps, and its largest matrix is a quarter of a small model.
 enum Source<'a> {
-    Plain(&'a [f32]),
+    Plain(&'a Param),
     Moment { optimizer: &'a Optimizer, id: ParamId, second: bool },
 }
 
@@ -254,7 +254,7 @@ impl Values<'_> {
     fn pieces(&self, put: &mut dyn FnMut(&[f32])) {
         for (range, layout) in self.layout.pieces() {
             put(&match self.source {
-                Source::Plain(values) => layout.load(&values[range]),
+                Source::Plain(param) => layout.load(&param.values(range)),
                 Source::Moment { optimizer, id, second } => layout.load(&optimizer.moment_piece(id, second, range)),
             });
         }
@@ -287,23 +287,44 @@ fn write_atomic(path: &Path, write: impl FnOnce(&Path) -> std::io::Result<()>) -
     })
 }
 
+/// Tensors of a file, read one at a time: the moments of a model as f32 are more than all else that training keeps.
 struct Tensors {
     path: PathBuf,
-    bytes: Vec<u8>,
+    file: std::fs::File,
+    metadata: Metadata,
+    /// Where the values begin.
+    begin: u64,
 }
 
 impl Tensors {
-    fn read(path: &Path) -> Result<Self, TrainError> {
-        let bytes = std::fs::read(path).map_err(|e| problem(path, e))?;
-        Ok(Tensors { path: path.to_path_buf(), bytes })
+    fn open(path: &Path) -> Result<Self, TrainError> {
+        let failed = |e| problem(path, e);
+        let mut file = std::fs::File::open(path).map_err(failed)?;
+        let mut length = [0; 8];
+        file.read_exact(&mut length).map_err(failed)?;
+        let (length, size) = (u64::from_le_bytes(length), file.metadata().map_err(failed)?.len());
+        if length > size.saturating_sub(8) {
+            return Err(problem(path, format!("a header of {length} bytes in a file of {size}")));
+        }
+        let mut header = vec![0; length as usize];
+        file.read_exact(&mut header).map_err(failed)?;
+        let metadata = serde_json::from_slice(&header).map_err(|e| problem(path, e))?;
+        Ok(Tensors { path: path.to_path_buf(), file, metadata, begin: 8 + length })
     }
 
-    fn get(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, TrainError> {
-        let all = safetensors::SafeTensors::deserialize(&self.bytes).map_err(|e| problem(&self.path, e))?;
-        let view = all.tensor(name).map_err(|e| problem(&self.path, format!("{name}: {e}")))?;
-        if view.shape() != shape || view.dtype() != Dtype::F32 {
-            return Err(problem(&self.path, format!("{name}: shape {:?}, wanted {shape:?} in F32", view.shape())));
+    fn get(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, TrainError> {
+        let info = self.metadata.info(name).ok_or_else(|| problem(&self.path, format!("{name} is not in it")))?;
+        let (from, to) = info.data_offsets;
+        let bytes = 4 * shape.iter().product::<usize>();
+        if info.shape != shape || info.dtype != Dtype::F32 || to.checked_sub(from) != Some(bytes) {
+            return Err(problem(&self.path, format!("{name}: shape {:?}, wanted {shape:?} in F32", info.shape)));
         }
-        Ok(view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+        let mut values = vec![0; bytes];
+        let read = self
+            .file
+            .seek(SeekFrom::Start(self.begin.saturating_add(from as u64)))
+            .and_then(|_| self.file.read_exact(&mut values));
+        read.map_err(|e| problem(&self.path, format!("{name}: {e}")))?;
+        Ok(values.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
     }
 }

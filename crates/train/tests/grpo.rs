@@ -2,7 +2,7 @@
 
 use aha_data::corpus::{CorpusConfig, document};
 use aha_engine::{EngineConfig, SamplingParams};
-use aha_kernels::{AdamWConfig, Precision};
+use aha_kernels::{AdamWConfig, GradientType, MomentType, OptimizerConfig, Precision};
 use aha_model::{Decoder, LoraConfig, ModelConfig, TextFiles, Tokenizer};
 use aha_tasks::mini::{Family, MiniTask};
 use aha_tasks::{JudgeOptions, PromptStyle, Prompter, RewardKind, RewardSpec};
@@ -147,7 +147,7 @@ fn adapted(mut d: Decoder) -> Decoder {
 }
 
 fn bits(d: &Decoder) -> Vec<u32> {
-    d.params.iter().flat_map(|(_, p)| p.data.iter().map(|v| v.to_bits())).collect()
+    d.params.iter().flat_map(|(_, p)| p.all().iter().map(|v| v.to_bits()).collect::<Vec<_>>()).collect()
 }
 
 #[test]
@@ -299,6 +299,42 @@ fn a_stopped_and_resumed_training_has_the_bits_of_an_uninterrupted_one() {
     let mut watch = Watch::default();
     train(&GrpoConfig { settings: "other".into(), ..config() }, split.path(), &mut watch);
     assert_eq!(watch.metrics.len(), 6);
+}
+
+#[test]
+fn with_little_memory_bits_do_not_depend_on_threads_or_a_resume_either() {
+    let optimizer = OptimizerConfig {
+        moments: MomentType::EightBit,
+        gradients: GradientType::Bf16,
+        split_weights: true,
+        ..AdamWConfig::default().into()
+    };
+    for model in [model, deepseek] {
+        let c = GrpoConfig { precision: Precision::Bf16, optimizer, micro_batch_tokens: 150, ..config() };
+        let run = |gradient_checkpointing, threads| {
+            let folder = tempfile::tempdir().unwrap();
+            let c = GrpoConfig { gradient_checkpointing, ..c.clone() };
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let mut watch = Watch::default();
+            let trained = pool.install(|| bits(&train_from(model, &c, folder.path(), &mut watch)));
+            for m in &watch.metrics {
+                assert_eq!(
+                    (m["ratio/min"], m["ratio/max"], m["sampling/sampling_logp_difference/max"]),
+                    (1.0, 1.0, 0.0)
+                );
+            }
+            // The reference is the policy of the beginning, then that of the third step.
+            assert!(watch.metrics[0]["kl"] == 0.0 && watch.metrics[3]["kl"] == 0.0 && watch.metrics[5]["kl"] > 0.0);
+            (trained, watch.metrics[5]["loss"])
+        };
+        let want = run(false, 1);
+        assert!(run(true, 2) == want && run(false, 3) == want);
+        let folder = tempfile::tempdir().unwrap();
+        train_from(model, &c, folder.path(), &mut Watch { stop_after: Some(5), ..Watch::default() });
+        let mut watch = Watch::default();
+        let resumed = train_from(model, &c, folder.path(), &mut watch);
+        assert!(bits(&resumed) == want.0 && watch.metrics.last().unwrap()["loss"] == want.1);
+    }
 }
 
 #[test]

@@ -45,6 +45,13 @@ pub fn halve(dst: &mut [u16], src: &[f32]) {
     plain_halve(dst, src);
 }
 
+multiversion! {
+    /// bf16 values as f32.
+    pub fn widen(dst: &mut [f32], src: &[u16]) {
+        for (d, s) in dst.iter_mut().zip(src) { *d = f32::from_bits(u32::from(*s) << 16); }
+    }
+}
+
 /// Pairs (low, high) of two rows.
 pub fn interleave(dst: &mut [u32], low: &[f32], high: &[f32]) {
     #[cfg(target_arch = "x86_64")]

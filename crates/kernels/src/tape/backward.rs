@@ -49,9 +49,15 @@ impl Tape {
         }
         for l in heads {
             let mut d_h = self.gradient(&mut d, l.h);
-            let mut d_w = grads.of_weight(params, l.head);
-            let w = params.weight(l.head);
-            logprob::backward(&mut d_h, &mut d_w, l.d_logp, self.value(l.h), w, l.targets, l.temperature);
+            let (w, h) = (params.weight(l.head), self.value(l.h));
+            if logprob::goes_in_columns(w, grads.sum(l.head)) {
+                let d_w = grads.sum_mut(l.head);
+                logprob::backward_columns(&mut d_h, d_w, l.d_logp, h, w, l.targets, l.temperature);
+            } else {
+                grads.with_weight(params, l.head, |d_w| {
+                    logprob::backward(&mut d_h, d_w, l.d_logp, h, w, l.targets, l.temperature);
+                });
+            }
             d[l.h.0] = Some(d_h);
         }
         self.play(params, grads, d, rerun);
@@ -129,18 +135,21 @@ impl Tape {
         let add = d[x.0].is_some();
         let mut d_x = self.share(d, x, add);
         if linear::go_together(flown.iter().map(|(part, _)| params.weight(part.weight))) {
-            let d_ws = grads.get_many_mut(flown.iter().map(|(part, _)| part.weight));
-            let mut targets: Vec<_> = flown
-                .iter()
-                .zip(d_ws)
-                .map(|(part, d_w)| (d_w, self.gradient_rows(part.0.out, &part.1), params.weight(part.0.weight)))
-                .collect();
-            linear::backward_together(&mut d_x, add, &mut targets, self.rows(x));
+            grads.with_many(flown.iter().map(|(part, _)| part.weight), |d_ws| {
+                let mut targets: Vec<_> = flown
+                    .iter()
+                    .zip(d_ws)
+                    .map(|(part, d_w)| (d_w, self.gradient_rows(part.0.out, &part.1), params.weight(part.0.weight)))
+                    .collect();
+                linear::backward_together(&mut d_x, add, &mut targets, self.rows(x));
+            });
         } else {
             for (i, part) in flown.iter().enumerate() {
-                let (mut d_w, w) = (grads.of_weight(params, part.0.weight), params.weight(part.0.weight));
+                let w = params.weight(part.0.weight);
                 let d_y = self.gradient_rows(part.0.out, &part.1);
-                linear::backward(&mut d_x, &mut d_w, d_y, self.rows(x), w, add || i > 0);
+                grads.with_weight(params, part.0.weight, |d_w| {
+                    linear::backward(&mut d_x, d_w, d_y, self.rows(x), w, add || i > 0);
+                });
             }
         }
         d[x.0] = Some(d_x);
@@ -181,8 +190,11 @@ impl Tape {
             Op::Block { index, x, out } => self.undo_block((*index, *x, *out), params, grads, d, rerun),
             Op::Embedding { table, tokens, out } => {
                 let Some(d_out) = d[out.0].take() else { return };
-                if let Some(d_table) = grads.get_mut(*table) {
-                    embedding::backward(d_table, params.get(*table).layout, &d_out, tokens);
+                let layout = params.get(*table).layout;
+                if let Some(d_table) = grads.halves_mut(*table) {
+                    embedding::backward_halves(d_table, layout, &d_out, tokens);
+                } else if let Some(d_table) = grads.get_mut(*table) {
+                    embedding::backward(d_table, layout, &d_out, tokens);
                 }
                 self.pool.push(d_out);
             }
@@ -191,8 +203,9 @@ impl Tape {
                 let w = params.weight(*weight);
                 let add = d[x.0].is_some();
                 let mut d_x = self.share(d, *x, add);
-                let mut d_w = grads.of_weight(params, *weight);
-                linear::backward(&mut d_x, &mut d_w, &d_out, self.rows(*x), w, add);
+                grads.with_weight(params, *weight, |d_w| {
+                    linear::backward(&mut d_x, d_w, &d_out, self.rows(*x), w, add);
+                });
                 d[x.0] = Some(d_x);
                 if let Some(d_b) = bias.and_then(|b| grads.get_mut(b)) {
                     linear::bias_backward(d_b, &d_out);

@@ -20,9 +20,9 @@ impl Tape {
         assert!(self.recording, "backward on an inference tape");
         let mut d: Flow = self.values.iter().map(|_| None).collect();
         let mut d_h = self.gradient(&mut d, h);
-        let d_w = grads.get_mut(head).unwrap_or(&mut []);
         let w = params.weight(head);
-        let found = divergence::backward(&mut d_h, d_w, self.value(h), w, comparison, d_divergence, d_logp);
+        let found = grads
+            .with(head, |d_w| divergence::backward(&mut d_h, d_w, self.value(h), w, comparison, d_divergence, d_logp));
         d[h.0] = Some(d_h);
         self.play(params, grads, d, rerun);
         found

@@ -128,40 +128,44 @@ impl Operation for Routed {
         let mut d_weights = tape.take(count, false);
         let (mut d_y, mut d_xs) = (tape.take(count * gate.k, false), tape.take(count * gate.k, false));
         let mut d_inner = tape.take(count * ids.width, false);
-        let mut gradients: Vec<ExpertGradients> = Vec::with_capacity(ids.experts.len());
         let matrices = || ids.experts.iter().flat_map(|e| [e.gate, e.up, e.down]);
         // The matrices, and then the factors of those that have an adapter, in the same order.
         let factors = matrices().filter_map(|id| params.get(id).adapter).flat_map(|a| [a.a, a.b]);
-        let mut all = grads.get_many_mut(matrices().chain(factors)).into_iter();
-        let weights: Vec<&mut [f32]> = all.by_ref().take(3 * ids.experts.len()).collect();
-        let mut weights = weights.into_iter();
-        for e in &ids.experts {
-            gradients.push([e.gate, e.up, e.down].map(|id| {
-                let adapted = params.get(id).adapter.is_some();
-                let mut factor = || all.next().expect("two factors for every adapter");
-                let weight = weights.next().expect("three matrices for every expert");
-                if adapted { [weight, factor(), factor()] } else { [weight, &mut [], &mut []] }
-            }));
-        }
-        experts::backward(
-            (&mut d_x, &mut d_weights),
-            (&mut d_y, &mut d_xs, &mut d_inner),
-            &mut self.slots.borrow_mut(),
-            &d_out,
-            &self.weights,
-            &self.plan,
-            |e| ids.expert(params, e),
-            gradients,
-        );
+        grads.with_many(matrices().chain(factors), |all| {
+            let mut all = all.into_iter();
+            let weights: Vec<&mut [f32]> = all.by_ref().take(3 * ids.experts.len()).collect();
+            let mut weights = weights.into_iter();
+            let mut gradients: Vec<ExpertGradients> = Vec::with_capacity(ids.experts.len());
+            for e in &ids.experts {
+                gradients.push([e.gate, e.up, e.down].map(|id| {
+                    let adapted = params.get(id).adapter.is_some();
+                    let mut factor = || all.next().expect("two factors for every adapter");
+                    let weight = weights.next().expect("three matrices for every expert");
+                    if adapted { [weight, factor(), factor()] } else { [weight, &mut [], &mut []] }
+                }));
+            }
+            experts::backward(
+                (&mut d_x, &mut d_weights),
+                (&mut d_y, &mut d_xs, &mut d_inner),
+                &mut self.slots.borrow_mut(),
+                &d_out,
+                &self.weights,
+                &self.plan,
+                |e| ids.expert(params, e),
+                gradients,
+            );
+        });
         let mut d_logits = tape.take(self.scores.len(), false);
         router::route_backward(&mut d_logits, &d_weights, &self.scores, &self.plan.chosen, r);
         if let Some((coefficient, segments, frequency)) = &self.balance {
             router::balance_backward(&mut d_logits, *coefficient, frequency, &self.scores, segments, r);
         }
         linear::backward_input(&mut d_x, &d_logits, gate, true);
-        if let Some(d_gate) = grads.get_mut(ids.gate) {
-            linear::backward_weight(d_gate, &d_logits, tape.value(x), gate);
-        }
+        grads.with(ids.gate, |d_gate| {
+            if !d_gate.is_empty() {
+                linear::backward_weight(d_gate, &d_logits, tape.value(x), gate);
+            }
+        });
         d[x.0] = Some(d_x);
         tape.flow(d, self.residual, d_out);
         tape.pool.extend([d_weights, d_y, d_xs, d_inner, d_logits]);

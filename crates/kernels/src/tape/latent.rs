@@ -187,17 +187,18 @@ impl Operation for Packed {
             LatentForm::Absorbed => {
                 let w = params.data(self.up);
                 let (mut d_ctx, mut d_qa) = (tape.take(self.inner.len(), false), tape.take(self.qa.len(), false));
-                let d_w = grads.get_mut(self.up).unwrap_or(&mut []);
-                absorb::outputs_backward(&mut d_ctx, d_w, &d_out, &self.inner, w, heads);
-                packed::backward(
-                    (&mut d_qa, &mut d_latent, &mut d_shared),
-                    &d_ctx,
-                    (&self.inner, &self.stats),
-                    (&self.qa, tape.value(latent), tape.value(shared)),
-                    &self.segments,
-                    dims(heads),
-                );
-                absorb::queries_backward(&mut d_q, d_w, &d_qa, tape.value(q), w, heads);
+                grads.with(self.up, |d_w| {
+                    absorb::outputs_backward(&mut d_ctx, d_w, &d_out, &self.inner, w, heads);
+                    packed::backward(
+                        (&mut d_qa, &mut d_latent, &mut d_shared),
+                        &d_ctx,
+                        (&self.inner, &self.stats),
+                        (&self.qa, tape.value(latent), tape.value(shared)),
+                        &self.segments,
+                        dims(heads),
+                    );
+                    absorb::queries_backward(&mut d_q, d_w, &d_qa, tape.value(q), w, heads);
+                });
                 tape.pool.extend([d_ctx, d_qa]);
             }
             LatentForm::Mixed => {
@@ -212,9 +213,11 @@ impl Operation for Packed {
                 );
                 let w = params.weight(self.up);
                 linear::backward_input(&mut d_latent, &d_kv, w, false);
-                if let Some(d_w) = grads.get_mut(self.up) {
-                    linear::backward_weight(d_w, &d_kv, tape.value(latent), w);
-                }
+                grads.with(self.up, |d_w| {
+                    if !d_w.is_empty() {
+                        linear::backward_weight(d_w, &d_kv, tape.value(latent), w);
+                    }
+                });
                 tape.pool.push(d_kv);
             }
         }

@@ -40,13 +40,13 @@ impl Operation for Score {
                 *d_x = d_score * w;
             }
         }
-        if let Some(d_w) = grads.get_mut(self.weight) {
+        grads.with(self.weight, |d_w| {
             for (row, d_score) in tape.value(self.h).chunks_exact(w.len()).zip(&d_out) {
                 for (d_w, x) in d_w.iter_mut().zip(row) {
                     *d_w += d_score * x;
                 }
             }
-        }
+        });
         tape.flow(d, self.h, d_h);
         tape.pool.push(d_out);
     }

@@ -228,7 +228,7 @@ pub fn save_adapter(dir: &Path, decoder: &Decoder) -> Result<()> {
         write_file(&scratch.join(WEIGHTS), &mut |out| {
             write_tensors(out, &specs, SaveDtype::F32, &mut |spec, put| {
                 let p = by_name[spec.name.as_str()];
-                put(&p.layout.load(&p.data));
+                put(&p.layout.load(&p.all()));
                 Ok(())
             })
         })?;

@@ -50,6 +50,8 @@ pub(crate) const OPTIMIZER_KEYS: &[&str] = &[
     "muon_momentum",
     "muon_step_size",
     "moments",
+    "gradients",
+    "master_weights",
 ];
 
 pub(crate) const PRETRAIN_KEYS: &[&str] = &[

@@ -1,6 +1,6 @@
 //! The optimizer of the stages that train: AdamW or Muon, its moments, the learning rate over the steps.
 
-use aha_kernels::{AdamWConfig, MomentType, MuonConfig, OptimizerConfig, StepSize};
+use aha_kernels::{AdamWConfig, GradientType, MomentType, MuonConfig, OptimizerConfig, StepSize};
 use aha_train::schedule::{Schedule, ScheduleKind, Tail};
 use serde::Serialize;
 
@@ -35,9 +35,57 @@ pub struct OptimizerSettings {
     /// Muon for the matrices of the blocks, where `optimizer = "muon"`. Default `adamw` for everything.
     #[serde(flatten)]
     pub muon: Option<MuonSettings>,
-    /// Moments in bf16 (`moments = "bf16"`), as V3. Default f32.
-    #[serde(rename = "moments", serialize_with = "bf16", skip_serializing_if = "std::ops::Not::not")]
-    pub bf16_moments: bool,
+    /// Numbers of the moments: `f32`, `bf16` as V3, or `8bit`. Default f32.
+    #[serde(skip_serializing_if = "is_first")]
+    pub moments: Moments,
+    /// Numbers that gradients of matrices are summed in between micro-batches. Default f32.
+    #[serde(skip_serializing_if = "is_first")]
+    pub gradients: GradientNumbers,
+    /// How the weights lie that the optimizer changes. Default `whole`.
+    #[serde(skip_serializing_if = "is_first")]
+    pub master_weights: MasterWeights,
+}
+
+/// Numbers of the moments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub enum Moments {
+    /// f32.
+    #[default]
+    #[serde(rename = "f32")]
+    F32,
+    /// bf16.
+    #[serde(rename = "bf16")]
+    Bf16,
+    /// 8 bits and a scale per 256 values.
+    #[serde(rename = "8bit")]
+    EightBit,
+}
+
+/// Numbers of summed gradients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub enum GradientNumbers {
+    /// f32.
+    #[default]
+    #[serde(rename = "f32")]
+    F32,
+    /// bf16.
+    #[serde(rename = "bf16")]
+    Bf16,
+}
+
+/// How master weights lie.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MasterWeights {
+    /// f32 values, beside the rounded ones that products in bf16 read.
+    #[default]
+    Whole,
+    /// The rounded ones and what they lack of the f32 values.
+    Split,
+}
+
+fn is_first<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// The end of a `v3` schedule.
@@ -60,10 +108,6 @@ pub struct MuonSettings {
     pub muon_momentum: f64,
     /// `match_rms_adamw` or `original`. Default the first.
     pub muon_step_size: &'static str,
-}
-
-fn bf16<S: serde::Serializer>(_: &bool, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str("bf16")
 }
 
 impl OptimizerSettings {
@@ -98,8 +142,16 @@ impl OptimizerSettings {
             momentum: m.muon_momentum as f32,
             step_size: if m.muon_step_size == "original" { StepSize::Original } else { StepSize::MatchRmsAdamw },
         });
-        let moments = if self.bf16_moments { MomentType::Bf16 } else { MomentType::F32 };
-        OptimizerConfig { adamw, muon, moments }
+        let moments = match self.moments {
+            Moments::F32 => MomentType::F32,
+            Moments::Bf16 => MomentType::Bf16,
+            Moments::EightBit => MomentType::EightBit,
+        };
+        let gradients = match self.gradients {
+            GradientNumbers::F32 => GradientType::F32,
+            GradientNumbers::Bf16 => GradientType::Bf16,
+        };
+        OptimizerConfig { adamw, muon, moments, gradients, split_weights: self.master_weights == MasterWeights::Split }
     }
 }
 
@@ -162,7 +214,15 @@ pub(crate) fn optimizer(
         max_grad_norm: section.number("max_grad_norm", &POSITIVE)?.unwrap_or(1.0),
         tail,
         muon: muon(section)?,
-        bf16_moments: section.choice("moments", &[("f32", false), ("bf16", true)])?.unwrap_or(false),
+        moments: section
+            .choice("moments", &[("f32", Moments::F32), ("bf16", Moments::Bf16), ("8bit", Moments::EightBit)])?
+            .unwrap_or_default(),
+        gradients: section
+            .choice("gradients", &[("f32", GradientNumbers::F32), ("bf16", GradientNumbers::Bf16)])?
+            .unwrap_or_default(),
+        master_weights: section
+            .choice("master_weights", &[("whole", MasterWeights::Whole), ("split", MasterWeights::Split)])?
+            .unwrap_or_default(),
     })
 }
 
