@@ -20,6 +20,24 @@ const ROOM: usize = LINE + size_of::<usize>();
 /// stay as cheap as they are.
 pub struct LineAligned;
 
+/// Gives freed memory back to the system, where its allocator can: what lies between blocks in use now, and from now on large
+/// blocks as soon as they are freed. For a process that has little memory and reuses its large buffers itself.
+pub fn give_back() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        const M_MMAP_THRESHOLD: i32 = -3;
+        unsafe extern "C" {
+            fn malloc_trim(keep: usize) -> i32;
+            fn mallopt(parameter: i32, value: i32) -> i32;
+        }
+        // SAFETY: both may be called at any time, by any thread; blocks in use are left alone.
+        unsafe {
+            mallopt(M_MMAP_THRESHOLD, 1 << 18);
+            malloc_trim(0);
+        }
+    }
+}
+
 /// Asks for huge pages in a block that has not been touched but for its first page.
 fn ask_for_huge_pages(block: *mut u8, size: usize) {
     #[cfg(target_os = "linux")]

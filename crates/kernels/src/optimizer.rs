@@ -6,6 +6,7 @@
 
 use crate::adamw::{self, AdamWConfig, Coefficients};
 use crate::gradients::{GradientType, Gradients};
+use crate::memory;
 pub use crate::moments::MomentType;
 use crate::moments::{CHUNK, Moment, Noise, Piece};
 use crate::muon::{self, MuonConfig};
@@ -34,6 +35,9 @@ impl OptimizerConfig {
     pub fn prepare(&self, params: &mut ParamStore, precision: Precision) {
         params.split_weights(self.split_weights);
         params.set_precision(precision, true);
+        if self.split_weights {
+            memory::give_back();
+        }
     }
 }
 

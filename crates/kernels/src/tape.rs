@@ -187,6 +187,12 @@ impl Tape {
         self.recycle(ops);
     }
 
+    /// Forgets everything and frees the buffers, too.
+    pub fn free(&mut self) {
+        self.reset();
+        self.pool = Vec::new();
+    }
+
     /// A buffer of this length; old contents unless `zero`. Where none is large enough the largest one is replaced, so
     /// that batches of varying sizes do not pile up buffers: there are never more than were in use at once.
     fn take(&mut self, len: usize, zero: bool) -> Vec<f32> {

@@ -166,6 +166,10 @@ impl Grpo<'_> {
                 let batch: Vec<&Sample> = slice.map(|i| &generation.samples[i]).collect();
                 let learning_rate = c.schedule.at(state.step);
                 let mut metrics = self.accumulate(&policy, reference.as_ref(), &batch, &mut lanes, turn == 0)?;
+                if c.optimizer.split_weights {
+                    // Memory is short: generation has the room that training had, and the other way round.
+                    lanes.free_buffers();
+                }
                 let routing = lanes.routing();
                 metrics.extend(balance::metrics(&routing));
                 balance::update(&mut policy, &routing, c.bias_update_speed);

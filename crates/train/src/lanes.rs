@@ -87,6 +87,14 @@ impl Lanes {
         done.into_iter().flatten().collect()
     }
 
+    /// Frees the buffers of all tapes, which the next run makes anew: something else needs the memory meanwhile.
+    pub fn free_buffers(&mut self) {
+        for lane in &mut self.lanes {
+            lane.tape.free();
+            lane.quiet.free();
+        }
+    }
+
     /// The sum of the last run.
     pub fn grads(&self) -> &Gradients {
         &self.lanes[0].grads
