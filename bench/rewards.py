@@ -1,10 +1,13 @@
 """The rewards of the miniature task in Python: the rules of `aha`'s judge, for the trainer that we compare with.
 
-A reward function gets TRL's lists and returns one number a completion.
+A reward function gets TRL's lists and returns one number a completion. Run as a program it is `vowel_reward` for `aha`: a
+JSON object a line, a number a line.
 """
 
 import ast
+import json
 import re
+import sys
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 SHAPE = re.compile(r"\s*<think>.*</think>\s*<answer>\s*\S.*</answer>\s*", re.DOTALL)
@@ -80,6 +83,12 @@ def format_reward(completions: list, **_columns) -> list[float]:
     return [float(well_formed(text_of(completion))) for completion in completions]
 
 
+def vowel_reward(completions: list, **_columns) -> list[float]:
+    """The share of vowels: a number that differs between any two completions, so that there is always a gradient."""
+    texts = [text_of(completion).lower() for completion in completions]
+    return [sum(text.count(vowel) for vowel in "aeiou") / max(len(text), 1) for text in texts]
+
+
 def accuracy_reward(completions: list, question: list[str], **columns) -> list[float]:
     """1 for the right answer, else 0; a column `answer` is compared as it stands, else the question is worked out."""
     references = columns.get("answer", [None] * len(completions))
@@ -89,3 +98,8 @@ def accuracy_reward(completions: list, question: list[str], **columns) -> list[f
         right = answer is not None and (is_correct(asked, answer) if reference is None else answer == str(reference))
         rewards.append(float(right))
     return rewards
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        print(vowel_reward([json.loads(line)["completion"]])[0], flush=True)

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from common import DTYPES, emit, parser, peak_mib, torch_dtype, torch_ready
-from rewards import accuracy_reward, format_reward
+from rewards import accuracy_reward, format_reward, vowel_reward
 
 
 def main() -> None:
@@ -28,6 +28,7 @@ def main() -> None:
     p.add_argument("--weights", choices=DTYPES, default="f32", help="type of weights and optimizer state")
     p.add_argument("--autocast", action="store_true", help="multiply in bf16 over f32 weights")
     p.add_argument("--checkpointing", action="store_true", help="recompute activations instead of keeping them")
+    p.add_argument("--vowels", action="store_true", help="also reward vowels, so that completions always differ")
     args = p.parse_args()
     completions = args.num_prompts * args.num_generations
     if args.steps < 2 or completions % args.micro_batch:
@@ -83,7 +84,7 @@ def main() -> None:
         )
         trainer = GRPOTrainer(
             model=args.model,
-            reward_funcs=[accuracy_reward, format_reward],
+            reward_funcs=[accuracy_reward, format_reward, *([vowel_reward] if args.vowels else [])],
             args=config,
             train_dataset=rows,
             callbacks=[Clock()],
