@@ -84,7 +84,7 @@ def format_reward(completions: list, **_columns) -> list[float]:
 
 
 def vowel_reward(completions: list, **_columns) -> list[float]:
-    """The share of vowels: a number that differs between any two completions, so that there is always a gradient."""
+    """The share of vowels: hardly two completions have the same, so that there is a gradient."""
     texts = [text_of(completion).lower() for completion in completions]
     return [sum(text.count(vowel) for vowel in "aeiou") / max(len(text), 1) for text in texts]
 

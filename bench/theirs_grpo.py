@@ -28,7 +28,7 @@ def main() -> None:
     p.add_argument("--weights", choices=DTYPES, default="f32", help="type of weights and optimizer state")
     p.add_argument("--autocast", action="store_true", help="multiply in bf16 over f32 weights")
     p.add_argument("--checkpointing", action="store_true", help="recompute activations instead of keeping them")
-    p.add_argument("--vowels", action="store_true", help="also reward vowels, so that completions always differ")
+    p.add_argument("--vowels", action="store_true", help="also reward vowels, so that hardly two completions are equal")
     args = p.parse_args()
     completions = args.num_prompts * args.num_generations
     if args.steps < 2 or completions % args.micro_batch:

@@ -11,6 +11,7 @@ pub mod adamw;
 pub mod attention;
 pub mod cache;
 pub mod cpu;
+pub mod dice;
 pub mod divergence;
 pub mod e4m3;
 pub mod embedding;

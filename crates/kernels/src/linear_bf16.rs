@@ -21,10 +21,10 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::thread::LocalKey;
 
-/// Matrices of at least as many values are packed for the input gradient whenever it is made: the second copy would be a
-/// third of what training keeps per weight in bf16, and packing costs a hundredth of a product over a thousand tokens.
+/// Matrices of at least as many values have no copy for the input gradient where memory is short, and are turned whenever it
+/// is made: that costs some hundredths of a product over a thousand tokens.
 const LARGE: usize = 1 << 19;
-/// Matrices with more rows keep the copy all the same: the gradient of an output head comes in chunks of few tokens.
+/// Matrices with more rows are output heads.
 const TALL: usize = 1 << 14;
 /// Words of a large matrix packed at a time for the input gradient.
 const BACKWARD_WORDS: usize = 8 << 20;
@@ -58,8 +58,8 @@ fn with_scratch<R>(key: &'static LocalKey<RefCell<Vec<u32>>>, len: usize, f: imp
 pub struct Packed {
     /// Pairs along k, for y = x W^T: `[ceil(n/32)][ceil(k/2)][32]`.
     forward: Vec<u32>,
-    /// Pairs along n, for d_x = d_y W: `[ceil(k/32)][ceil(n/32) 16][32]`; empty where no gradient flows, and for
-    /// large matrices, which are packed from `forward` when they are needed.
+    /// Pairs along n, for d_x = d_y W: `[ceil(k/32)][ceil(n/32) 16][32]`; empty where no gradient flows, and where it is made
+    /// from `forward` whenever it is needed.
     backward: Vec<u32>,
 }
 
@@ -79,7 +79,7 @@ impl Packed {
                 interleave(out, row(2 * p), if 2 * p + 1 < k { row(2 * p + 1) } else { &zeros });
             }
         });
-        self.turn(n, k, with_backward && keeps_backward(n, k));
+        self.turn(n, k, with_backward);
     }
 
     /// Makes the copy for the input gradient from the other one, where it is kept.
@@ -119,17 +119,12 @@ impl Packed {
     }
 }
 
-/// Whether the copy for the input gradient is kept between products.
-fn keeps_backward(n: usize, k: usize) -> bool {
-    is_small(n, k) || is_tall(n)
-}
-
 /// Whether a matrix has as many rows as an output head.
 pub(crate) fn is_tall(n: usize) -> bool {
     n > TALL
 }
 
-/// Whether the copy is kept even where memory is what counts.
+/// Whether there is a copy for the input gradient even where memory is short.
 pub(crate) fn is_small(n: usize, k: usize) -> bool {
     n * k < LARGE
 }
@@ -397,6 +392,8 @@ mod tests {
             let (x, w, d_y) = (noise(m * k, 1), noise(n * k, 2), noise(m * n, 3));
             let mut packed = Packed::default();
             packed.pack(&Layout::Panels { n, k }.store(w.clone()), n, k, true);
+            let mut forward_only = packed.clone();
+            forward_only.turn(n, k, false);
             let (rx, rw, rd) = (rounded(&x), rounded(&w), rounded(&d_y));
             for add in [false, true] {
                 let mut y = noise(m * n, 4);
@@ -411,8 +408,11 @@ mod tests {
                 let want: Vec<f64> = (0..m * k)
                     .map(|i| begin + (0..n).map(|p| rd[i / k * n + p] * rw[p * k + i % k]).sum::<f64>())
                     .collect();
+                let mut turned_on_the_way = d_x.clone();
                 backward_input(&mut d_x, &d_y, &packed, n, k, add);
                 close(&d_x, &want, 1e-4);
+                backward_input(&mut turned_on_the_way, &d_y, &forward_only, n, k, add);
+                assert_eq!(turned_on_the_way, d_x);
             }
             let layout = Layout::Panels { n, k };
             let want: Vec<f64> =

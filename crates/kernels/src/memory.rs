@@ -2,7 +2,8 @@
 //!
 //! Blocks of the system's allocator begin 16 bytes behind a line, so that every vector of 64 bytes would lie in two: a
 //! product through matrix tiles takes half as long again. Huge pages spare the processor looking up thousands of small ones;
-//! how much that gives depends on the machine. Binaries that train or generate name it as their allocator.
+//! how much that gives depends on the machine. Binaries that train or generate name it as their allocator. Where memory is short,
+//! [`give_back`] makes the system's allocator return what is freed.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ptr::null_mut;
@@ -26,13 +27,15 @@ pub fn give_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         const M_MMAP_THRESHOLD: i32 = -3;
+        /// Bytes from which a block has pages of its own: smaller than a block of the cache of keys and values.
+        const OWN_PAGES: i32 = 1 << 18;
         unsafe extern "C" {
             fn malloc_trim(keep: usize) -> i32;
             fn mallopt(parameter: i32, value: i32) -> i32;
         }
         // SAFETY: both may be called at any time, by any thread; blocks in use are left alone.
         unsafe {
-            mallopt(M_MMAP_THRESHOLD, 1 << 18);
+            mallopt(M_MMAP_THRESHOLD, OWN_PAGES);
             malloc_trim(0);
         }
     }

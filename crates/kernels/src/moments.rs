@@ -13,6 +13,7 @@
 //! on any number of threads.
 
 use crate::cpu::bf16;
+use crate::dice::{Dice, Noise};
 use crate::multiversion;
 use rayon::iter::Either;
 use rayon::prelude::*;
@@ -34,19 +35,6 @@ pub enum MomentType {
     Bf16,
     /// 8 bits and a scale per block: a quarter of the memory.
     EightBit,
-}
-
-/// What the random bits of a rounding depend on.
-#[derive(Clone, Copy, Debug)]
-pub struct Noise {
-    /// The optimizer's step, counted from 1.
-    pub step: u64,
-    /// Number of the parameter.
-    pub parameter: usize,
-    /// Whether it is the second moment.
-    pub second: bool,
-    /// Index in the moment of the first value rounded.
-    pub first: usize,
 }
 
 /// One moment of one parameter, in the parameter's layout.
@@ -202,42 +190,6 @@ impl Piece<'_> {
 
 fn widen(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
-}
-
-/// Where random bits come from: a hash of index and key, of which `mask` is kept and `fixed` set.
-struct Dice {
-    key: [u32; 2],
-    first: u32,
-    mask: u32,
-    fixed: u32,
-}
-
-impl Dice {
-    /// Half a unit always: rounds to nearest.
-    const NEAREST: Dice = Dice { key: [0; 2], first: 0, mask: 0, fixed: 1 << 31 };
-
-    fn of(noise: Noise) -> Self {
-        let first = noise.first as u64;
-        let words = [noise.step, noise.parameter as u64, (first >> 32) << 1 | u64::from(noise.second)];
-        // The finaliser of splitmix64 (Steele et al. 2014) after each word.
-        let key = words.into_iter().fold(0u64, |key, word| {
-            let mut x = (key ^ word).wrapping_add(0x9e37_79b9_7f4a_7c15);
-            x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-            x ^ x >> 31
-        });
-        Dice { key: [key as u32, (key >> 32) as u32], first: first as u32, mask: u32::MAX, fixed: 0 }
-    }
-
-    /// Random bits of the value `at` places after the first; the upper ones are the best. Two rounds of multiply and
-    /// xorshift (the constants of Wellons' lowbias32), with half of the key before each.
-    #[inline(always)]
-    fn roll(&self, at: usize) -> u32 {
-        let mut x = self.first.wrapping_add(at as u32) ^ self.key[0];
-        x = (x ^ x >> 16).wrapping_mul(0x7feb_352d) ^ self.key[1];
-        x = (x ^ x >> 15).wrapping_mul(0x846c_a68b);
-        x & self.mask | self.fixed
-    }
 }
 
 /// Bits of exponent of a first and a second moment.

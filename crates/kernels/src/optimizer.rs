@@ -5,10 +5,11 @@
 //! [`crate::moments`]); the step itself uses the unrounded ones.
 
 use crate::adamw::{self, AdamWConfig, Coefficients};
+use crate::dice::{Noise, Rounded};
 use crate::gradients::{GradientType, Gradients};
 use crate::memory;
 pub use crate::moments::MomentType;
-use crate::moments::{CHUNK, Moment, Noise, Piece};
+use crate::moments::{CHUNK, Moment, Piece};
 use crate::muon::{self, MuonConfig};
 use crate::params::{Layout, Param, ParamId, ParamStore, Precision};
 use rayon::prelude::*;
@@ -26,6 +27,8 @@ pub struct OptimizerConfig {
     pub moments: MomentType,
     /// Numbers that gradients of matrices are summed in.
     pub gradients: GradientType,
+    /// Seed of the stochastic rounding of moments in 8 bits.
+    pub seed: u64,
     /// Whether master weights share their upper halves with what bf16 products read: see [`crate::split`].
     pub split_weights: bool,
 }
@@ -35,7 +38,7 @@ impl OptimizerConfig {
     pub fn prepare(&self, params: &mut ParamStore, precision: Precision) {
         params.split_weights(self.split_weights);
         params.set_precision(precision, true);
-        if self.split_weights {
+        if self.split_weights && precision == Precision::Bf16 {
             memory::give_back();
         }
     }
@@ -123,13 +126,14 @@ impl Optimizer {
                     return;
                 }
                 let decays = !matches!(param.layout, Layout::Vector { .. });
+                let noise = Noise { seed: config.seed, step, parameter: i, what: Rounded::First, first: 0 };
                 let keep = if decays { (1.0 - learning_rate * f64::from(c.weight_decay)) as f32 } else { 1.0 };
                 if let (Some(muon), true) = (&config.muon, uses_muon(&config, param)) {
                     let mut momentum = m.values(0..m.len()).into_owned();
                     let g = grads.values(ParamId(i));
                     param.join();
                     muon::update(param, &mut momentum, &g, clip as f32, keep, learning_rate, muon);
-                    m.set(momentum, Some(Noise { step, parameter: i, second: false, first: 0 }));
+                    m.set(momentum, Some(noise));
                     return;
                 }
                 let coefficients = Coefficients {
@@ -141,7 +145,7 @@ impl Optimizer {
                     root: (1.0 / correction2.sqrt()) as f32,
                     eps: c.eps,
                 };
-                adamw(param, (m, v), grads, &coefficients, step, ParamId(i));
+                adamw(param, (m, v), grads, &coefficients, noise);
             },
         );
         params.refresh();
@@ -159,14 +163,9 @@ const TASK: usize = 1 << 16;
 
 /// AdamW on a parameter, a piece at a time. What is f32 changes in place, and in long pieces where all of it is; the rest goes
 /// through f32 copies.
-fn adamw(
-    param: &mut Param,
-    (m, v): (&mut Moment, &mut Moment),
-    grads: &Gradients,
-    c: &Coefficients,
-    step: u64,
-    id: ParamId,
-) {
+fn adamw(param: &mut Param, (m, v): (&mut Moment, &mut Moment), grads: &Gradients, c: &Coefficients, noise: Noise) {
+    assert!(m.len() == param.len() && v.len() == param.len(), "moments of another parameter");
+    let id = ParamId(noise.parameter);
     let in_place = matches!(m, Moment::F32(_)) && !param.is_split() && grads.is_f32(id);
     let chunk = if in_place { TASK } else { CHUNK };
     let moments = m.chunks_mut(chunk).zip(v.chunks_mut(chunk));
@@ -182,9 +181,9 @@ fn adamw(
                 m.read(wide_m);
                 v.read(wide_v);
                 adamw::update(p, wide_m, wide_v, g, c);
-                let noise = Noise { step, parameter: id.0, second: false, first };
+                let noise = Noise { what: Rounded::First, first, ..noise };
                 m.write(wide_m, noise);
-                v.write(wide_v, Noise { second: true, ..noise });
+                v.write(wide_v, Noise { what: Rounded::Second, ..noise });
             }
         });
     });

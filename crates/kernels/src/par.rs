@@ -40,7 +40,9 @@ pub fn ranges(n: usize, grain: usize, f: impl Fn(Range<usize>) + Sync) {
         }
         return;
     }
+    // As many for every thread: of five pieces on two, the last would be waited for.
     let pieces = n.div_ceil(grain).min(threads * 4);
+    let pieces = if pieces > threads { pieces / threads * threads } else { pieces };
     let step = n.div_ceil(pieces);
     (0..n.div_ceil(step)).into_par_iter().for_each(|i| f(i * step..((i + 1) * step).min(n)));
 }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ParamId(pub usize);
 
-/// In what numbers the matrix products run. Sums, activations, gradients and master weights are f32 either way.
+/// In what numbers the matrix products run; sums are f32 either way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     /// Operands in f32.
@@ -207,7 +207,9 @@ impl Param {
             }
             (Precision::Bf16 | Precision::Fp8, Layout::Panels { n, k }) if self.quantized.is_none() => {
                 self.fp8 = None;
-                own(&mut self.packed).pack(&self.data, n, k, gradients);
+                // What is frozen under adapters is there to take little room.
+                let large = !self.trainable && !linear_bf16::is_small(n, k) && !linear_bf16::is_tall(n);
+                own(&mut self.packed).pack(&self.data, n, k, gradients && !large);
             }
             _ => (self.packed, self.fp8) = (None, None),
         }

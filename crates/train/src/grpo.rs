@@ -151,7 +151,8 @@ impl Grpo<'_> {
         let reuse = (c.steps_per_generation.max(1) * c.num_iterations.max(1)) as u64;
         while state.step < c.steps {
             let generation = self.generate(&policy, state.step / reuse, state.step / reuse * reuse)?;
-            for turn in 0..reuse.min(c.steps - state.step) {
+            let turns = reuse.min(c.steps - state.step);
+            for turn in 0..turns {
                 let begin = Instant::now();
                 let refresh =
                     c.ref_refresh_steps > 0 && state.step > 0 && state.step.is_multiple_of(c.ref_refresh_steps);
@@ -166,7 +167,7 @@ impl Grpo<'_> {
                 let batch: Vec<&Sample> = slice.map(|i| &generation.samples[i]).collect();
                 let learning_rate = c.schedule.at(state.step);
                 let mut metrics = self.accumulate(&policy, reference.as_ref(), &batch, &mut lanes, turn == 0)?;
-                if c.optimizer.split_weights {
+                if c.optimizer.split_weights && turn + 1 == turns {
                     // Memory is short: generation has the room that training had, and the other way round.
                     lanes.free_buffers();
                 }

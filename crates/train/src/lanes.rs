@@ -92,6 +92,7 @@ impl Lanes {
         for lane in &mut self.lanes {
             lane.tape.free();
             lane.quiet.free();
+            lane.grads.free_buffers();
         }
     }
 

@@ -19,6 +19,8 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 const OPTIMIZER: &str = "optimizer.safetensors";
+/// Bytes of the longest header that is read, as in the safetensors library.
+const LONGEST_HEADER: u64 = 100_000_000;
 
 /// The small part of a trainer's state.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -237,8 +239,8 @@ pub fn load(
     Ok(Resumed { state, policy, optimizer, reference })
 }
 
-/// Where values come from. Moments may be bf16 and are widened a piece at a time: a model's worth of f32 moments is more than
-/// all else that training keeps, and its largest matrix is a quarter of a small model.
+/// Where values come from. Moments may be in fewer bits, and weights in two halves; they are widened a piece at a time: a model's worth
+/// of f32 moments is more than all else that training keeps, and its largest matrix is a quarter of a small model.
 enum Source<'a> {
     Plain(&'a Param),
     Moment { optimizer: &'a Optimizer, id: ParamId, second: bool },
@@ -287,7 +289,7 @@ fn write_atomic(path: &Path, write: impl FnOnce(&Path) -> std::io::Result<()>) -
     })
 }
 
-/// Tensors of a file, read one at a time: the moments of a model as f32 are more than all else that training keeps.
+/// Tensors of a file, read one at a time.
 struct Tensors {
     path: PathBuf,
     file: std::fs::File,
@@ -303,12 +305,16 @@ impl Tensors {
         let mut length = [0; 8];
         file.read_exact(&mut length).map_err(failed)?;
         let (length, size) = (u64::from_le_bytes(length), file.metadata().map_err(failed)?.len());
-        if length > size.saturating_sub(8) {
+        if length > size.saturating_sub(8).min(LONGEST_HEADER) {
             return Err(problem(path, format!("a header of {length} bytes in a file of {size}")));
         }
         let mut header = vec![0; length as usize];
         file.read_exact(&mut header).map_err(failed)?;
-        let metadata = serde_json::from_slice(&header).map_err(|e| problem(path, e))?;
+        let metadata: Metadata = serde_json::from_slice(&header).map_err(|e| problem(path, e))?;
+        let wanted = (metadata.data_len() as u64).saturating_add(8 + length);
+        if wanted != size {
+            return Err(problem(path, format!("it has {size} bytes, and its header wants {wanted}: it was cut off")));
+        }
         Ok(Tensors { path: path.to_path_buf(), file, metadata, begin: 8 + length })
     }
 
@@ -317,7 +323,8 @@ impl Tensors {
         let (from, to) = info.data_offsets;
         let bytes = 4 * shape.iter().product::<usize>();
         if info.shape != shape || info.dtype != Dtype::F32 || to.checked_sub(from) != Some(bytes) {
-            return Err(problem(&self.path, format!("{name}: shape {:?}, wanted {shape:?} in F32", info.shape)));
+            let found = format!("{name}: shape {:?} in {:?}, wanted {shape:?} in F32", info.shape, info.dtype);
+            return Err(problem(&self.path, found));
         }
         let mut values = vec![0; bytes];
         let read = self
@@ -326,5 +333,37 @@ impl Tensors {
             .and_then(|_| self.file.read_exact(&mut values));
         read.map_err(|e| problem(&self.path, format!("{name}: {e}")))?;
         Ok(values.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_file_is_an_error_that_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(OPTIMIZER);
+        let header = br#"{"m.a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"m.b":{"dtype":"BF16","shape":[2],"data_offsets":[8,12]}}"#;
+        let file = |length: u64, values: usize| {
+            let mut bytes = length.to_le_bytes().to_vec();
+            bytes.extend_from_slice(header);
+            bytes.extend((0..values).map(|i| i as u8));
+            std::fs::write(&path, bytes).unwrap();
+            Tensors::open(&path)
+        };
+        let length = header.len() as u64;
+        let mut whole = file(length, 12).unwrap();
+        let values: Vec<u32> = whole.get("m.a", &[2]).unwrap().iter().map(|v| v.to_bits()).collect();
+        assert_eq!(values, [0x0302_0100, 0x0706_0504]);
+        let wrong = [whole.get("m.a", &[1, 2]), whole.get("m.b", &[2]), whole.get("m.c", &[2])];
+        let opened = [(length, 11), (length, 13), (length - 1, 13), (length + 100, 12), (u64::MAX, 12)];
+        let damaged = opened.into_iter().map(|(length, values)| file(length, values).err());
+        for error in wrong.into_iter().map(|read| read.err()).chain(damaged) {
+            let text = error.expect("an error").to_string();
+            assert!(text.contains(OPTIMIZER), "{text}");
+        }
+        std::fs::write(&path, [1, 2]).unwrap();
+        assert!(Tensors::open(&path).is_err());
     }
 }

@@ -134,9 +134,9 @@ fn train_from(model: fn() -> Decoder, config: &GrpoConfig, folder: &Path, watch:
     grpo.run(|| Ok(model()), None, folder, watch).expect("runs").0
 }
 
-fn adapted(mut d: Decoder) -> Decoder {
+fn adapted(mut d: Decoder, r: usize) -> Decoder {
     let lora = LoraConfig {
-        r: 4,
+        r,
         alpha: 16.0,
         target_modules: vec!["all-linear".into()],
         use_rslora: false,
@@ -309,7 +309,8 @@ fn with_little_memory_bits_do_not_depend_on_threads_or_a_resume_either() {
         split_weights: true,
         ..AdamWConfig::default().into()
     };
-    for model in [model, deepseek] {
+    let adapters: fn() -> Decoder = || adapted(model(), 5);
+    for model in [model, deepseek, adapters] {
         let c = GrpoConfig { precision: Precision::Bf16, optimizer, micro_batch_tokens: 150, ..config() };
         let run = |gradient_checkpointing, threads| {
             let folder = tempfile::tempdir().unwrap();
@@ -353,7 +354,7 @@ fn a_generation_can_serve_several_steps_and_iterations() {
 
 #[test]
 fn adapters_sample_as_they_train_and_resume_bit_for_bit() {
-    let models: [fn() -> Decoder; 2] = [|| adapted(model()), || adapted(deepseek())];
+    let models: [fn() -> Decoder; 2] = [|| adapted(model(), 4), || adapted(deepseek(), 4)];
     for (model, precision) in [(models[0], Precision::F32), (models[0], Precision::Bf16), (models[1], Precision::Bf16)]
     {
         let schedule = Schedule { peak: 1e-2, ..config().schedule };

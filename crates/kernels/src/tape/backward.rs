@@ -51,8 +51,7 @@ impl Tape {
             let mut d_h = self.gradient(&mut d, l.h);
             let (w, h) = (params.weight(l.head), self.value(l.h));
             if logprob::goes_in_columns(w, grads.sum(l.head)) {
-                let d_w = grads.sum_mut(l.head);
-                logprob::backward_columns(&mut d_h, d_w, l.d_logp, h, w, l.targets, l.temperature);
+                logprob::backward_columns(&mut d_h, grads.sum_mut(l.head), l.d_logp, h, w, l.targets, l.temperature);
             } else {
                 grads.with_weight(params, l.head, |d_w| {
                     logprob::backward(&mut d_h, d_w, l.d_logp, h, w, l.targets, l.temperature);
@@ -192,7 +191,7 @@ impl Tape {
                 let Some(d_out) = d[out.0].take() else { return };
                 let layout = params.get(*table).layout;
                 if let Some(d_table) = grads.halves_mut(*table) {
-                    embedding::backward_halves(d_table, layout, &d_out, tokens);
+                    embedding::backward_halves(&d_table.dice(), &mut d_table.values, layout, &d_out, tokens);
                 } else if let Some(d_table) = grads.get_mut(*table) {
                     embedding::backward(d_table, layout, &d_out, tokens);
                 }

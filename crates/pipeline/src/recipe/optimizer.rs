@@ -129,8 +129,8 @@ impl OptimizerSettings {
         }
     }
 
-    /// The optimizer.
-    pub fn config(&self) -> OptimizerConfig {
+    /// The optimizer of a run with this seed.
+    pub fn config(&self, seed: u64) -> OptimizerConfig {
         let adamw = AdamWConfig {
             beta1: self.adam_beta1 as f32,
             beta2: self.adam_beta2 as f32,
@@ -151,7 +151,8 @@ impl OptimizerSettings {
             GradientNumbers::F32 => GradientType::F32,
             GradientNumbers::Bf16 => GradientType::Bf16,
         };
-        OptimizerConfig { adamw, muon, moments, gradients, split_weights: self.master_weights == MasterWeights::Split }
+        let split_weights = self.master_weights == MasterWeights::Split;
+        OptimizerConfig { adamw, muon, moments, gradients, seed, split_weights }
     }
 }
 

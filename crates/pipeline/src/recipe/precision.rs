@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-/// In what numbers matrix products run; weights, sums, gradients and moments are f32 either way.
+/// In what numbers matrix products run; weights, sums, gradients and moments are f32 either way, unless settings of the optimizer say
+/// otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {

@@ -134,7 +134,7 @@ fn on_policy(
     let prompter = sft::prompter(&student.base, &s.tuning)?;
     let teacher = Teaching::open(context, name, from, student)?.model.decoder(s.tuning.precision)?;
     let config = OnPolicyConfig {
-        fit: fit_config(&s.tuning, answers.steps, answers.validate_every, hash),
+        fit: fit_config(&s.tuning, seed, answers.steps, answers.validate_every, hash),
         loss: loss(s.method, comparison),
         top_k: comparison.top_k,
         num_prompts: answers.num_prompts,

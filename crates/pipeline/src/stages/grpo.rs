@@ -77,7 +77,7 @@ pub(crate) fn run(context: &mut Context, name: &str, s: &GrpoStage, hash: &str) 
         num_iterations: s.num_iterations as usize,
         sampling: sampling.clone(),
         schedule: s.optimizer.schedule(s.steps),
-        optimizer: s.optimizer.config(),
+        optimizer: s.optimizer.config(seed),
         loss: s.loss_config(),
         advantage: s.advantage_config(),
         rewards,

@@ -121,7 +121,7 @@ pub(super) fn train(
         batch: s.packing.batch(s.batch_tokens, s.context),
         rows: s.packing.rows(s.context),
         schedule: s.optimizer.schedule(s.steps),
-        optimizer: s.optimizer.config(),
+        optimizer: s.optimizer.config(context.recipe.seed),
         validate_every: s.validate_every,
         save_steps: s.save_steps,
         precision: s.precision.resolve(),

@@ -63,7 +63,7 @@ pub(crate) fn run(
         let text = format!("{too_long} rows with more than {} tokens are left out", reader.max_length);
         context.listeners.event(&Event::Note { stage: name.to_owned(), text });
     }
-    let config = sft::fit_config(tuning, steps, s.validate_every, hash);
+    let config = sft::fit_config(tuning, sft::seed(context, tuning), steps, s.validate_every, hash);
     let lora = tuning.lora.as_ref().map(|l| l.config(&["score"]));
     let fresh = || model.reward_trainee(lora.as_ref(), seed);
     let (epochs, centering) = (s.epochs, s.centering);

@@ -95,11 +95,11 @@ pub(super) fn seed(context: &Context, s: &TuningSettings) -> u64 {
 }
 
 /// The loop's settings for so many steps.
-pub(super) fn fit_config(s: &TuningSettings, steps: u64, validate_every: u64, hash: &str) -> FitConfig {
+pub(super) fn fit_config(s: &TuningSettings, seed: u64, steps: u64, validate_every: u64, hash: &str) -> FitConfig {
     FitConfig {
         steps,
         schedule: s.optimizer.schedule(steps),
-        optimizer: s.optimizer.config(),
+        optimizer: s.optimizer.config(seed),
         validate_every,
         save_steps: s.save_steps,
         precision: s.precision.resolve(),
@@ -193,7 +193,7 @@ impl Examples {
             let problem = format!("warmup_steps is {warmup}, but the data are only {steps} steps; lower it");
             return Err(PipelineError::Stage { stage: name.to_owned(), problem });
         }
-        let fit = fit_config(tuning, steps, data.validate_every, hash);
+        let fit = fit_config(tuning, seed(context, tuning), steps, data.validate_every, hash);
         Ok(SftConfig { batches: all, epochs: data.epochs, fit })
     }
 

@@ -4,6 +4,7 @@ mod errors;
 
 use std::collections::{BTreeMap, HashMap};
 
+use aha_kernels::{GradientType, MomentType};
 use aha_pipeline::recipe::{
     CORPUS_KEYS, GrpoStage, ModelRef, RawRecipe, Recipe, RecipeError, Stage, StageAction, StageKind, StageSettings,
     list_embedded, plan, plan_with_files, stage_hash, stage_hashes,
@@ -175,6 +176,9 @@ fn the_resolved_recipe_reads_back_as_itself() {
         "description=all keys",
         "zero.reference=base",
         "zero.dual_clip=3",
+        "zero.moments=8bit",
+        "zero.gradients=bf16",
+        "zero.master_weights=split",
         "zero.overlong_penalty.cache_length=16",
         "zero.task_options.data=problems.jsonl",
         "zero.task_options.mix={ easy = 0.5, names = [\"a\", \"b\"] }",
@@ -246,6 +250,28 @@ fn overrides_reach_everything() {
     // The last one wins, and a value cannot smuggle in a second key.
     assert_eq!(with(&["seed=3", "seed=4"]).unwrap().seed, 4);
     assert!(overridden(&["seed=3\nname = 'other'"]).contains("`seed` is the string"));
+}
+
+/// Where memory is short; what is not said is not written, so that the hashes of older recipes stay.
+#[test]
+fn settings_of_memory_reach_the_optimizer() {
+    let of = |assignments: &[&str]| {
+        let recipe = with(assignments).unwrap();
+        (grpo(&recipe).optimizer.config(5), recipe.to_toml().unwrap(), stage_hash(&recipe, "zero").unwrap())
+    };
+    let (config, text, hash) = of(&[]);
+    assert_eq!((config.moments, config.gradients), (MomentType::F32, GradientType::F32));
+    assert!(!config.split_weights && config.seed == 5);
+    assert!(["moments", "gradients", "master_weights"].iter().all(|key| !text.contains(key)), "{text}");
+    let said = ["zero.moments=f32", "zero.gradients=f32", "zero.master_weights=whole"];
+    assert_eq!(of(&said).2, hash);
+    let (config, text, other) = of(&["zero.moments=bf16"]);
+    assert!(config.moments == MomentType::Bf16 && text.contains("moments = \"bf16\"") && other != hash);
+    let (config, text, _) = of(&["zero.moments=8bit", "zero.gradients=bf16", "zero.master_weights=split"]);
+    assert_eq!((config.moments, config.gradients), (MomentType::EightBit, GradientType::Bf16));
+    assert!(config.split_weights && text.contains("moments = \"8bit\"") && text.contains("master_weights = \"split\""));
+    let message = overridden(&["zero.moments=4bit"]);
+    assert!(message.contains("zero.moments") && message.contains("8bit"), "{message}");
 }
 
 /// Every key that is accepted is also looked at: a date is wrong everywhere.
