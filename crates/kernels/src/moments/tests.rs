@@ -1,3 +1,5 @@
+//! Moments in 8 bits: what is stored, how it is rounded, what comes back.
+
 use super::*;
 use crate::dice::Rounded;
 use crate::linear::tests::noise;
