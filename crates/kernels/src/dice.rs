@@ -52,14 +52,19 @@ impl Dice {
         Dice { key: [key as u32, (key >> 32) as u32], first: first as u32, mask: u32::MAX, fixed: 0 }
     }
 
-    /// Random bits of the value `at` places after the first; the upper ones are the best. Two rounds of multiply and
-    /// xorshift (the constants of Wellons' lowbias32), with half of the key before each.
+    /// Two rounds of multiply and xorshift (the constants of Wellons' lowbias32), with half of the key before each, and
+    /// `salt` before the second; the upper bits are the best.
+    #[inline(always)]
+    fn mix(&self, at: usize, salt: u32) -> u32 {
+        let mut x = self.first.wrapping_add(at as u32) ^ self.key[0];
+        x = (x ^ x >> 16).wrapping_mul(0x7feb_352d) ^ self.key[1] ^ salt;
+        (x ^ x >> 15).wrapping_mul(0x846c_a68b)
+    }
+
+    /// Random bits of the value `at` places after the first; the upper ones are the best.
     #[inline(always)]
     pub(crate) fn roll(&self, at: usize) -> u32 {
-        let mut x = self.first.wrapping_add(at as u32) ^ self.key[0];
-        x = (x ^ x >> 16).wrapping_mul(0x7feb_352d) ^ self.key[1];
-        x = (x ^ x >> 15).wrapping_mul(0x846c_a68b);
-        x & self.mask | self.fixed
+        self.mix(at, 0) & self.mask | self.fixed
     }
 
     /// A value as bf16, up or down with a chance that keeps its mean. The bits depend on the value, too: the same place is
@@ -67,10 +72,8 @@ impl Dice {
     #[inline(always)]
     pub(crate) fn round(&self, at: usize, value: f32) -> u16 {
         let bits = value.to_bits();
-        let mut x = self.first.wrapping_add(at as u32) ^ self.key[0];
-        x = (x ^ x >> 16).wrapping_mul(0x7feb_352d) ^ self.key[1] ^ bits;
-        x = (x ^ x >> 15).wrapping_mul(0x846c_a68b);
-        let rounded = if value.is_nan() { bits | 0x0040_0000 } else { bits.wrapping_add(x >> 16) };
+        let random = self.mix(at, bits) >> 16;
+        let rounded = if value.is_nan() { bits | 0x0040_0000 } else { bits.wrapping_add(random) };
         (rounded >> 16) as u16
     }
 }

@@ -95,7 +95,11 @@ impl Moment {
     pub fn values(&self, range: Range<usize>) -> Cow<'_, [f32]> {
         match self {
             Moment::F32(v) => Cow::Borrowed(&v[range]),
-            Moment::Bf16(v) => Cow::Owned(v[range].iter().map(|b| widen(*b)).collect()),
+            Moment::Bf16(v) => {
+                let mut wide = vec![0.0; range.len()];
+                bf16::widen(&mut wide, &v[range]);
+                Cow::Owned(wide)
+            }
             Moment::EightBit(b) => {
                 let block = range.start / BLOCK;
                 let mut wide = vec![0.0; range.end - block * BLOCK];
@@ -173,7 +177,7 @@ impl Piece<'_> {
     pub fn read(&self, wide: &mut [f32]) {
         match self {
             Piece::F32(v) => wide.copy_from_slice(v),
-            Piece::Bf16(v) => wide.iter_mut().zip(&**v).for_each(|(w, b)| *w = widen(*b)),
+            Piece::Bf16(v) => bf16::widen(wide, v),
             Piece::EightBit { codes, scales, second } => decode(wide, codes, scales, *second),
         }
     }
@@ -186,10 +190,6 @@ impl Piece<'_> {
             Piece::EightBit { codes, scales, second } => encode(codes, scales, wide, &Dice::of(noise), *second),
         }
     }
-}
-
-fn widen(bits: u16) -> f32 {
-    f32::from_bits(u32::from(bits) << 16)
 }
 
 /// Bits of exponent of a first and a second moment.
