@@ -21,7 +21,7 @@ MINI_STEP = GRPO_STEP.format(prompts=32, generations=MINI_GENERATIONS, length=25
 QWEN_STEP = GRPO_STEP.format(prompts=8, generations=8, length=128) + " --beta 0 --learning-rate 1e-6"
 QUIET = "--set log_rollouts={rollouts} --set save_steps=0"
 # What a user sets where memory is short.
-LEAN = "--set gradient_checkpointing=true --set moments=8bit --set gradients=bf16 --set master_weights=split"
+LEAN = "--set gradient_checkpointing=true --set moments=8bit --set gradients=bf16 --set master_weights=bf16"
 LEAN += " --set micro_batch_tokens=512"
 MINI_STEPS, QWEN_STEPS = 4, 2
 VOWELS = f"rewards=[{{name='accuracy'}},{{name='format'}},{{name='vowels',command=['{sys.executable}','{HERE / 'rewards.py'}']}}]"

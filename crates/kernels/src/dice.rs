@@ -10,6 +10,8 @@ pub enum Rounded {
     Second,
     /// The gradient.
     Gradient,
+    /// The weight itself.
+    Weight,
 }
 
 /// What the random bits of a rounding depend on.

@@ -228,7 +228,7 @@ mod tests {
         let all: Vec<f32> = (0..m).map(|i| (i as f32 * 0.7 + 0.1).sin()).collect();
         let some: Vec<f32> = all.iter().enumerate().map(|(i, g)| if i % 5 == 0 { 0.0 } else { *g }).collect();
         let mut split = params.clone();
-        split.split_weights(true);
+        split.master_weights(crate::MasterWeights::Split);
         for d_logp in [all, some] {
             let mut rows = Gradients::new(&params);
             let mut d_h = begin.clone();

@@ -49,9 +49,10 @@ pub fn applies_to(param: &Param) -> bool {
         && !["embed_tokens.weight", "head.weight"].iter().any(|end| param.name.ends_with(end))
 }
 
-/// One step of a matrix in panels; `momentum` and `gradient` lie as its values do.
+/// One step of a matrix in panels of `[n, k]`; `momentum` and `gradient` lie as its values do.
 pub(crate) fn update(
-    param: &mut Param,
+    values: &mut [f32],
+    (n, k): (usize, usize),
     momentum: &mut [f32],
     gradient: &[f32],
     clip: f32,
@@ -59,7 +60,6 @@ pub(crate) fn update(
     learning_rate: f64,
     config: &MuonConfig,
 ) {
-    let Layout::Panels { n, k } = param.layout else { unreachable!("Muon is for panels") };
     let mu = config.momentum;
     let mut direction = vec![0f32; gradient.len()];
     for ((m, g), d) in momentum.iter_mut().zip(gradient).zip(&mut direction) {
@@ -73,7 +73,7 @@ pub(crate) fn update(
         StepSize::Original => (n as f64 / k as f64).max(1.0).sqrt(),
     };
     let rate = (learning_rate * scale) as f32;
-    for (w, o) in param.data.iter_mut().zip(&orthogonal) {
+    for (w, o) in values.iter_mut().zip(&orthogonal) {
         *w = *w * keep - rate * o;
     }
 }

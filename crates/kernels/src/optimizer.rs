@@ -12,6 +12,8 @@ pub use crate::moments::MomentType;
 use crate::moments::{CHUNK, Moment, Piece};
 use crate::muon::{self, MuonConfig};
 use crate::params::{Layout, Param, ParamId, ParamStore, Precision};
+pub use crate::split::MasterWeights;
+use crate::split::TableMut;
 use rayon::prelude::*;
 use std::borrow::Cow;
 use std::ops::Range;
@@ -27,18 +29,18 @@ pub struct OptimizerConfig {
     pub moments: MomentType,
     /// Numbers that gradients of matrices are summed in.
     pub gradients: GradientType,
-    /// Seed of the stochastic rounding of moments in 8 bits.
+    /// Seed of the stochastic rounding of moments in 8 bits, gradients and weights in bf16.
     pub seed: u64,
-    /// Whether master weights share their upper halves with what bf16 products read: see [`crate::split`].
-    pub split_weights: bool,
+    /// How the master weights lie where products run in bf16.
+    pub master: MasterWeights,
 }
 
 impl OptimizerConfig {
     /// Makes the parameters ready to be trained with products in `precision`.
     pub fn prepare(&self, params: &mut ParamStore, precision: Precision) {
-        params.split_weights(self.split_weights);
+        params.master_weights(self.master);
         params.set_precision(precision, true);
-        if self.split_weights && precision == Precision::Bf16 {
+        if self.master != MasterWeights::Whole && precision == Precision::Bf16 {
             memory::give_back();
         }
     }
@@ -131,8 +133,18 @@ impl Optimizer {
                 if let (Some(muon), true) = (&config.muon, uses_muon(&config, param)) {
                     let mut momentum = m.values(0..m.len()).into_owned();
                     let g = grads.values(ParamId(i));
-                    param.join();
-                    muon::update(param, &mut momentum, &g, clip as f32, keep, learning_rate, muon);
+                    let shape = param.layout.shape();
+                    let mut step = |w: &mut [f32]| {
+                        let shape = (shape[0], shape[1]);
+                        muon::update(w, shape, &mut momentum, &g, clip as f32, keep, learning_rate, muon);
+                    };
+                    if let TableMut::Whole(values) = param.table_mut() {
+                        step(values);
+                    } else {
+                        let mut values = param.all().into_owned();
+                        step(&mut values);
+                        param.table_mut().write(&values, Noise { what: Rounded::Weight, ..noise });
+                    }
                     m.set(momentum, Some(noise));
                     return;
                 }
@@ -166,14 +178,14 @@ const TASK: usize = 1 << 16;
 fn adamw(param: &mut Param, (m, v): (&mut Moment, &mut Moment), grads: &Gradients, c: &Coefficients, noise: Noise) {
     assert!(m.len() == param.len() && v.len() == param.len(), "moments of another parameter");
     let id = ParamId(noise.parameter);
-    let in_place = matches!(m, Moment::F32(_)) && !param.is_split() && grads.is_f32(id);
+    let in_place = matches!(m, Moment::F32(_)) && param.master() == MasterWeights::Whole && grads.is_f32(id);
     let chunk = if in_place { TASK } else { CHUNK };
     let moments = m.chunks_mut(chunk).zip(v.chunks_mut(chunk));
     let pieces = param.table_mut().chunks_mut(chunk).zip(moments).enumerate();
     pieces.with_min_len(TASK / chunk).for_each(|(i, (mut p, (mut m, mut v)))| {
         let (first, len, mut wide_g) = (i * chunk, p.len(), [0f32; CHUNK]);
         let g = grads.piece(id, first..first + len, &mut wide_g);
-        p.change(|p| match (&mut m, &mut v) {
+        p.change(Noise { what: Rounded::Weight, first, ..noise }, |p| match (&mut m, &mut v) {
             (Piece::F32(m), Piece::F32(v)) => adamw::update(p, m, v, g, c),
             (m, v) => {
                 let (mut wide_m, mut wide_v) = ([0f32; CHUNK], [0f32; CHUNK]);
@@ -369,8 +381,9 @@ mod tests {
 
     /// What a product with the first parameter gives.
     fn product(params: &ParamStore) -> Vec<f32> {
-        let mut y = vec![0.0; 3 * 40];
-        crate::linear::forward(&mut y, &noise(3 * 70, 7), params.weight(ParamId(0)), false);
+        let weight = params.weight(ParamId(0));
+        let mut y = vec![0.0; 3 * weight.n];
+        crate::linear::forward(&mut y, &noise(3 * weight.k, 7), weight, false);
         y
     }
 
@@ -384,11 +397,13 @@ mod tests {
             [(None, MomentType::F32), (None, MomentType::EightBit), (Some(MuonConfig::default()), MomentType::F32)]
         {
             let whole = OptimizerConfig { muon, moments, ..OptimizerConfig::default() };
-            let split = OptimizerConfig { split_weights: true, ..whole };
+            let split = OptimizerConfig { master: MasterWeights::Split, ..whole };
             let (mut a, mut b) = (store(), store());
             whole.prepare(&mut a, Precision::Bf16);
             split.prepare(&mut b, Precision::Bf16);
-            assert!(b.get(ParamId(0)).is_split() && !b.get(ParamId(1)).is_split() && b.get(ParamId(0)).data.is_empty());
+            let masters = [0, 1].map(|id| b.get(ParamId(id)).master());
+            assert_eq!(masters, [MasterWeights::Split, MasterWeights::Whole]);
+            assert!(b.get(ParamId(0)).data.is_empty());
             let (mut one, mut two) = (Optimizer::new(whole, &a), Optimizer::new(split, &b));
             let first = values(&b);
             let mut reference = b.clone();
@@ -414,11 +429,56 @@ mod tests {
             one.step(&mut b, &gradients(&a, 9), 0.01);
             assert!(values(&reference) == trained && values(&b) != trained, "and what was copied to it");
             b.get_mut(ParamId(0)).data[0] += 1.0;
-            assert!(!b.get(ParamId(0)).is_split());
+            assert_eq!(b.get(ParamId(0)).master(), MasterWeights::Whole);
             b.refresh();
-            assert!(b.get(ParamId(0)).is_split(), "changed by hand it is split again");
+            assert_eq!(b.get(ParamId(0)).master(), MasterWeights::Split, "changed by hand it is split again");
             reference.set_precision(Precision::F32, false);
-            assert!(values(&reference) == trained && !reference.get(ParamId(0)).is_split());
+            assert!(values(&reference) == trained && reference.get(ParamId(0)).master() == MasterWeights::Whole);
+        }
+    }
+
+    /// Steps of a hundredth of the distance between two bf16 numbers: rounded to nearest they would change nothing.
+    #[test]
+    fn weights_in_bf16_go_where_f32_ones_do_on_the_mean() {
+        for muon in [None, Some(MuonConfig::default())] {
+            let adamw = AdamWConfig { weight_decay: 0.0, ..AdamWConfig::default() };
+            let whole = OptimizerConfig { adamw, muon, ..OptimizerConfig::default() };
+            let rounded = OptimizerConfig { master: MasterWeights::Bf16, seed: 3, ..whole };
+            let begin = || {
+                let mut params = ParamStore::default();
+                let values = noise(1 << 14, 1).iter().map(|v| round(0.75 + v / 16.0)).collect();
+                params.add("model.layers.0.mlp.up_proj.weight", Layout::Panels { n: 128, k: 128 }, values);
+                params
+            };
+            let grads = gradients(&begin(), 4);
+            let train = |config: OptimizerConfig| {
+                let mut params = begin();
+                config.prepare(&mut params, Precision::Bf16);
+                let mut optimizer = Optimizer::new(config, &params);
+                for _ in 0..50 {
+                    optimizer.step(&mut params, &grads, 4e-5);
+                }
+                (values(&params).remove(0), product(&params), params)
+            };
+            let (first, (exact, ..), (found, made, params)) = (values(&begin()), train(whole), train(rounded));
+            assert_eq!(params.get(ParamId(0)).master(), MasterWeights::Bf16);
+            assert!(found.iter().all(|v| *v == round(*v)), "what is kept is bf16");
+            let mut reference = begin();
+            reference.get_mut(ParamId(0)).data = found.clone().into();
+            reference.set_precision(Precision::Bf16, true);
+            assert!(product(&reference) == made, "and what products read");
+            assert!(train(rounded).0 == found && train(OptimizerConfig { seed: 4, ..rounded }).0 != found);
+            // By the direction of the step: how far the values went, and by chance besides.
+            let (mut went, mut should, mut square) = (0.0, 0.0, 0.0);
+            for ((x, y), z) in found.iter().zip(&exact).zip(&first[0]) {
+                let (x, y, sign) = (f64::from(x - z), f64::from(y - z), f64::from((y - z).signum()));
+                went += x * sign;
+                should += y * sign;
+                square += (x - y).powi(2);
+            }
+            assert!(should / 16384.0 > 2e-4, "{should}");
+            assert!((went - should).abs() < 4.0 * square.sqrt(), "{went} {should} {}", square.sqrt());
+            assert!(square.sqrt() < 0.05 * should, "{} {should}", square.sqrt());
         }
     }
 

@@ -4,13 +4,14 @@
 //! product streams it, its gradient is made in the same layout, and the optimizer works on it element by element. Padding
 //! is zero and stays zero.
 
+pub use crate::init::{Init, normal};
 pub use crate::layout::Layout;
 use crate::linear_bf16;
 use crate::linear_bf16::Packed;
 use crate::linear_fp8::{self, Blocks};
 use crate::lora::{self, Adapter, Factor};
 use crate::quant::{QuantRows, Quantized};
-use crate::split::{self, Halves, Table, TableMut};
+use crate::split::{self, Halves, MasterWeights, Table, TableMut};
 use crate::values::Values;
 use rayon::prelude::*;
 use std::borrow::Cow;
@@ -92,7 +93,7 @@ pub struct Param {
     pub adapter: Option<AdapterIds>,
     /// Matrices of a bf16 store: the values rounded, as of the last [`ParamStore::refresh`].
     packed: Option<Arc<Packed>>,
-    /// The lower halves of the values, where `packed` is the upper ones.
+    /// The lower halves of the values, where `packed` is the upper ones; empty where those are all that is kept.
     lower: Option<Arc<Vec<u16>>>,
     /// The same in FP8.
     fp8: Option<Arc<Blocks>>,
@@ -146,9 +147,13 @@ impl Param {
         }
     }
 
-    /// Whether the values lie in two halves.
-    pub(crate) fn is_split(&self) -> bool {
-        self.lower.is_some()
+    /// How the values lie.
+    pub(crate) fn master(&self) -> MasterWeights {
+        match &self.lower {
+            None => MasterWeights::Whole,
+            Some(lower) if lower.is_empty() => MasterWeights::Bf16,
+            Some(_) => MasterWeights::Split,
+        }
     }
 
     /// The values, to be changed; what a clone still reads is copied first. Of a split matrix the copy for the input gradient
@@ -156,7 +161,11 @@ impl Param {
     pub(crate) fn table_mut(&mut self) -> TableMut<'_> {
         match (&mut self.packed, &mut self.lower) {
             (Some(packed), Some(lower)) => {
-                TableMut::Split(Arc::make_mut(packed).words_mut(), Arc::<Vec<u16>>::make_mut(lower))
+                let packed = Arc::make_mut(packed).words_mut();
+                match lower.is_empty() {
+                    true => TableMut::Bf16(packed),
+                    false => TableMut::Split(packed, Arc::<Vec<u16>>::make_mut(lower)),
+                }
             }
             _ => TableMut::Whole(&mut self.data),
         }
@@ -170,20 +179,21 @@ impl Param {
         }
     }
 
-    /// Takes the values apart; `data` is empty then.
-    fn split(&mut self, n: usize, k: usize) {
-        own(&mut self.packed).resize(n, k);
-        self.lower = Some(Arc::new(vec![0; self.data.len()]));
-        let values = std::mem::take(&mut self.data);
-        self.table_mut().write(&values);
+    /// Takes the values apart, or keeps them rounded to nearest; `data` is empty then.
+    fn split(&mut self, n: usize, k: usize, master: MasterWeights) {
+        let (packed, values) = (own(&mut self.packed), std::mem::take(&mut self.data));
+        packed.pack(&values, n, k, false);
+        let split = master == MasterWeights::Split;
+        self.lower = Some(Arc::new(if split { split::split(packed.words_mut(), &values) } else { Vec::new() }));
     }
 
-    /// Rounds the values for products in `precision`; with `apart` a trained matrix is split.
-    fn round(&mut self, precision: Precision, gradients: bool, apart: bool) {
+    /// Rounds the values for products in `precision`; a trained matrix lies as `master` says.
+    fn round(&mut self, precision: Precision, gradients: bool, master: MasterWeights) {
         self.stale = false;
-        if precision != Precision::Bf16 || !apart {
+        if precision != Precision::Bf16 || master != self.master() {
             self.join();
         }
+        let apart = master != MasterWeights::Whole && self.trainable;
         match (precision, self.layout) {
             (Precision::Fp8, Layout::Panels { n, k })
                 if self.quantized.is_none() && linear_fp8::applies_to(&self.name) =>
@@ -192,11 +202,11 @@ impl Param {
                 own(&mut self.fp8).quantise(&self.data, n, k);
             }
             (Precision::Bf16, Layout::Panels { n, k })
-                if self.lower.is_some() || apart && self.trainable && split::applies_to(&self.name, k) =>
+                if self.lower.is_some() || apart && split::applies_to(&self.name, k) =>
             {
                 self.fp8 = None;
                 if self.lower.is_none() {
-                    self.split(n, k);
+                    self.split(n, k, master);
                 }
                 let keep = gradients && linear_bf16::is_small(n, k);
                 let packed = self.packed.as_mut().expect("the upper halves");
@@ -235,29 +245,6 @@ pub struct AdapterIds {
     pub scale: f32,
 }
 
-/// How a fresh parameter begins.
-#[derive(Clone, Copy, Debug)]
-pub enum Init {
-    /// All zero.
-    Zero,
-    /// All one.
-    One,
-    /// Normal with this standard deviation, from (seed, name).
-    Normal {
-        /// Standard deviation.
-        std: f32,
-        /// Run seed.
-        seed: u64,
-    },
-    /// Even over -bound..bound, from (seed, name).
-    Uniform {
-        /// Largest magnitude.
-        bound: f32,
-        /// Run seed.
-        seed: u64,
-    },
-}
-
 /// All parameters of a model. `version` changes whenever values do, so that caches of old values can be dropped.
 #[derive(Clone, Debug, Default)]
 pub struct ParamStore {
@@ -265,8 +252,8 @@ pub struct ParamStore {
     precision: Precision,
     /// Whether the backward copies are kept.
     gradients: bool,
-    /// Whether matrices that are trained in bf16 are split.
-    apart: bool,
+    /// How matrices lie that are trained in bf16.
+    master: MasterWeights,
     /// Counts updates of the values.
     pub version: u64,
 }
@@ -292,16 +279,7 @@ impl ParamStore {
     /// Adds a parameter with fresh values.
     pub fn init(&mut self, name: impl Into<String>, layout: Layout, init: Init) -> ParamId {
         let name = name.into();
-        let count = layout.shape().iter().product();
-        let values = match init {
-            Init::Zero => vec![0.0; count],
-            Init::One => vec![1.0; count],
-            Init::Normal { std, seed } => normal(count, std, seed, &name),
-            Init::Uniform { bound, seed } => {
-                let mut next = uniform(seed, &name);
-                (0..count).map(|_| (2.0 * next() - 1.0) as f32 * bound).collect()
-            }
-        };
+        let values = init.values(layout.shape().iter().product(), &name);
         self.add(name, layout, values)
     }
 
@@ -327,19 +305,19 @@ impl ParamStore {
         self.refresh();
     }
 
-    /// Whether the matrices that are trained keep one f32 value in two halves, of which products in bf16 read the upper one: see
-    /// [`crate::split`]. In other numbers it changes nothing.
-    pub fn split_weights(&mut self, apart: bool) {
-        self.params.iter_mut().for_each(|p| p.stale |= apart != self.apart);
-        self.apart = apart;
+    /// How the matrices lie that are trained with products in bf16: see [`crate::split`]. With products in other numbers it
+    /// changes nothing.
+    pub fn master_weights(&mut self, master: MasterWeights) {
+        self.params.iter_mut().for_each(|p| p.stale |= master != self.master);
+        self.master = master;
         self.refresh();
     }
 
     /// Rounds what changed; to be called after every update. Buffers are reused.
     pub fn refresh(&mut self) {
-        let (precision, gradients, apart) = (self.precision, self.gradients, self.apart);
+        let (precision, gradients, master) = (self.precision, self.gradients, self.master);
         let stale = self.params.par_iter_mut().with_max_len(1).filter(|p| p.stale);
-        stale.for_each(|p| p.round(precision, gradients, apart));
+        stale.for_each(|p| p.round(precision, gradients, master));
     }
 
     /// Puts an adapter beside a matrix `[n, k]`: `a` `[r, k]` and `b` `[n, r]`.
@@ -446,7 +424,7 @@ impl ParamStore {
     /// When it is split: see [`Param::values`].
     pub fn data(&self, id: ParamId) -> &[f32] {
         let p = &self.params[id.0];
-        assert!(p.lower.is_none(), "the values of {} are in two halves", p.name);
+        assert!(p.lower.is_none(), "the values of {} are not in one piece of f32", p.name);
         &p.data
     }
 
@@ -478,48 +456,5 @@ impl ParamStore {
         }
         self.version += 1;
         self.refresh();
-    }
-}
-
-/// Numbers in 0..1, a function of (seed, name) alone (splitmix64).
-fn uniform(seed: u64, name: &str) -> impl FnMut() -> f64 + use<> {
-    let mut state =
-        name.bytes().fold(seed ^ 0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
-    move || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
-    }
-}
-
-/// Standard normal values times `std`, a function of (seed, name) alone (Box-Muller).
-pub fn normal(count: usize, std: f32, seed: u64, name: &str) -> Vec<f32> {
-    let mut uniform = uniform(seed, name);
-    let mut out = Vec::with_capacity(count + 1);
-    while out.len() < count {
-        let radius = (-2.0 * (1.0 - uniform()).ln()).sqrt();
-        let angle = std::f64::consts::TAU * uniform();
-        out.push((radius * angle.cos()) as f32 * std);
-        out.push((radius * angle.sin()) as f32 * std);
-    }
-    out.truncate(count);
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn normal_init_depends_on_seed_and_name_only() {
-        let a = normal(20_001, 0.5, 1, "w");
-        assert_eq!(a, normal(20_001, 0.5, 1, "w"));
-        assert_ne!(a, normal(20_001, 0.5, 2, "w"));
-        assert_ne!(a, normal(20_001, 0.5, 1, "v"));
-        let mean = a.iter().map(|v| f64::from(*v)).sum::<f64>() / a.len() as f64;
-        let var = a.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / a.len() as f64;
-        assert!(mean.abs() < 0.02 && (var.sqrt() - 0.5).abs() < 0.01, "{mean} {var}");
     }
 }

@@ -18,7 +18,7 @@ use crate::state::{self, TrainerState};
 use crate::{PackedBatch, TrainError};
 use aha_engine::sampler::mix;
 use aha_engine::{Control, EngineConfig, FinishReason, Request, SamplingParams};
-use aha_kernels::{Optimizer, OptimizerConfig, Precision};
+use aha_kernels::{MasterWeights, Optimizer, OptimizerConfig, Precision};
 use aha_model::{Decoder, TextFiles};
 use aha_tasks::{Prompter, Reward, Split, Task, Verdict};
 use std::path::Path;
@@ -144,7 +144,7 @@ impl Grpo<'_> {
             reference.params = saved;
         }
         if let Some(reference) = &mut reference {
-            reference.params.split_weights(c.optimizer.split_weights);
+            reference.params.master_weights(c.optimizer.master);
             reference.params.set_precision(c.precision, false);
         }
         let mut lanes = Lanes::in_numbers(&policy.params, c.gradient_checkpointing, c.optimizer.gradients);
@@ -167,7 +167,7 @@ impl Grpo<'_> {
                 let batch: Vec<&Sample> = slice.map(|i| &generation.samples[i]).collect();
                 let learning_rate = c.schedule.at(state.step);
                 let mut metrics = self.accumulate(&policy, reference.as_ref(), &batch, &mut lanes, turn == 0)?;
-                if c.optimizer.split_weights && turn + 1 == turns {
+                if c.optimizer.master != MasterWeights::Whole && turn + 1 == turns {
                     // Memory is short: generation has the room that training had, and the other way round.
                     lanes.free_buffers();
                 }

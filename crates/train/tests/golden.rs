@@ -6,7 +6,8 @@
 
 use aha_engine::{Control, EngineConfig, Request, SamplingParams, generate, score};
 use aha_kernels::{
-    AdamWConfig, Attend, GradientType, Gradients, Optimizer, OptimizerConfig, Precision, Segments, Tape, linear,
+    AdamWConfig, Attend, GradientType, Gradients, MasterWeights, Optimizer, OptimizerConfig, Precision, Segments, Tape,
+    linear,
 };
 use aha_model::{Checkpoint, Decoder};
 use aha_train::PackedBatch;
@@ -141,10 +142,11 @@ fn bf16_loss_and_gradients_are_those_of_f32_but_for_rounding() {
     for name in DENSE {
         let golden = Golden::of(&format!("{name}/golden.safetensors"));
         let mut d = load(name);
-        // With little memory, too: weights in two halves and gradients in bf16.
-        let both = [(false, GradientType::F32), (true, GradientType::Bf16)];
-        for (split_weights, gradients) in both.into_iter().chain([both[0]]) {
-            let config = OptimizerConfig { split_weights, gradients, ..OptimizerConfig::default() };
+        // With little memory, too: weights in two halves or rounded alone, and gradients in bf16.
+        let whole = (MasterWeights::Whole, GradientType::F32);
+        let little = [MasterWeights::Split, MasterWeights::Bf16].map(|master| (master, GradientType::Bf16));
+        for (master, gradients) in [whole, little[0], little[1], whole] {
+            let config = OptimizerConfig { master, gradients, ..OptimizerConfig::default() };
             config.prepare(&mut d.params, Precision::Bf16);
             let mut grads = Gradients::in_numbers(&d.params, gradients);
             let loss = loss_and_gradients(&d, &golden.tokens("tokens"), &mut grads);

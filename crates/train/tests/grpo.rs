@@ -2,7 +2,7 @@
 
 use aha_data::corpus::{CorpusConfig, document};
 use aha_engine::{EngineConfig, SamplingParams};
-use aha_kernels::{AdamWConfig, GradientType, MomentType, OptimizerConfig, Precision};
+use aha_kernels::{AdamWConfig, GradientType, MasterWeights, MomentType, OptimizerConfig, Precision};
 use aha_model::{Decoder, LoraConfig, ModelConfig, TextFiles, Tokenizer};
 use aha_tasks::mini::{Family, MiniTask};
 use aha_tasks::{JudgeOptions, PromptStyle, Prompter, RewardKind, RewardSpec};
@@ -303,14 +303,17 @@ fn a_stopped_and_resumed_training_has_the_bits_of_an_uninterrupted_one() {
 
 #[test]
 fn with_little_memory_bits_do_not_depend_on_threads_or_a_resume_either() {
-    let optimizer = OptimizerConfig {
+    let optimizer = |master| OptimizerConfig {
         moments: MomentType::EightBit,
         gradients: GradientType::Bf16,
-        split_weights: true,
+        master,
         ..AdamWConfig::default().into()
     };
-    let adapters: fn() -> Decoder = || adapted(model(), 5);
-    for model in [model, deepseek, adapters] {
+    let (split, bf16) = (MasterWeights::Split, MasterWeights::Bf16);
+    let cases: [(fn() -> Decoder, MasterWeights); 5] =
+        [(model, split), (deepseek, split), (|| adapted(model(), 5), split), (model, bf16), (deepseek, bf16)];
+    for (model, master) in cases {
+        let optimizer = optimizer(master);
         let c = GrpoConfig { precision: Precision::Bf16, optimizer, micro_batch_tokens: 150, ..config() };
         let run = |gradient_checkpointing, threads| {
             let folder = tempfile::tempdir().unwrap();

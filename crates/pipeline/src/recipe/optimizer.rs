@@ -1,8 +1,8 @@
 //! The optimizer of the stages that train: AdamW or Muon, its moments, the learning rate over the steps.
 
-use aha_kernels::{AdamWConfig, GradientType, MomentType, MuonConfig, OptimizerConfig, StepSize};
+use aha_kernels::{AdamWConfig, GradientType, MasterWeights, MomentType, MuonConfig, OptimizerConfig, StepSize};
 use aha_train::schedule::{Schedule, ScheduleKind, Tail};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::error::RecipeError;
 use super::section::{BELOW_ONE, NOT_NEGATIVE, POSITIVE, SHARE, Section};
@@ -36,52 +36,36 @@ pub struct OptimizerSettings {
     #[serde(flatten)]
     pub muon: Option<MuonSettings>,
     /// Numbers of the moments: `f32`, `bf16` as V3, or `8bit`. Default f32.
-    #[serde(skip_serializing_if = "is_first")]
-    pub moments: Moments,
+    #[serde(skip_serializing_if = "is_first", serialize_with = "named")]
+    pub moments: MomentType,
     /// Numbers that gradients of matrices are summed in between micro-batches. Default f32.
-    #[serde(skip_serializing_if = "is_first")]
-    pub gradients: GradientNumbers,
+    #[serde(skip_serializing_if = "is_first", serialize_with = "named")]
+    pub gradients: GradientType,
     /// How the weights lie that the optimizer changes. Default `whole`.
-    #[serde(skip_serializing_if = "is_first")]
+    #[serde(skip_serializing_if = "is_first", serialize_with = "named")]
     pub master_weights: MasterWeights,
 }
 
-/// Numbers of the moments.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub enum Moments {
-    /// f32.
-    #[default]
-    #[serde(rename = "f32")]
-    F32,
-    /// bf16.
-    #[serde(rename = "bf16")]
-    Bf16,
-    /// 8 bits and a scale per 256 values.
-    #[serde(rename = "8bit")]
-    EightBit,
+/// A setting whose values have names in a recipe; the first is the default.
+trait Named: Copy + PartialEq + 'static {
+    const ALL: &'static [(&'static str, Self)];
 }
 
-/// Numbers of summed gradients.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub enum GradientNumbers {
-    /// f32.
-    #[default]
-    #[serde(rename = "f32")]
-    F32,
-    /// bf16.
-    #[serde(rename = "bf16")]
-    Bf16,
+impl Named for MomentType {
+    const ALL: &[(&str, Self)] = &[("f32", Self::F32), ("bf16", Self::Bf16), ("8bit", Self::EightBit)];
 }
 
-/// How master weights lie.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum MasterWeights {
-    /// f32 values, beside the rounded ones that products in bf16 read.
-    #[default]
-    Whole,
-    /// The rounded ones and what they lack of the f32 values.
-    Split,
+impl Named for GradientType {
+    const ALL: &[(&str, Self)] = &[("f32", Self::F32), ("bf16", Self::Bf16)];
+}
+
+impl Named for MasterWeights {
+    const ALL: &[(&str, Self)] = &[("whole", Self::Whole), ("split", Self::Split), ("bf16", Self::Bf16)];
+}
+
+fn named<T: Named, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
+    let found = T::ALL.iter().find(|(_, known)| known == value);
+    to.serialize_str(found.expect("every value has a name").0)
 }
 
 fn is_first<T: Default + PartialEq>(value: &T) -> bool {
@@ -142,17 +126,8 @@ impl OptimizerSettings {
             momentum: m.muon_momentum as f32,
             step_size: if m.muon_step_size == "original" { StepSize::Original } else { StepSize::MatchRmsAdamw },
         });
-        let moments = match self.moments {
-            Moments::F32 => MomentType::F32,
-            Moments::Bf16 => MomentType::Bf16,
-            Moments::EightBit => MomentType::EightBit,
-        };
-        let gradients = match self.gradients {
-            GradientNumbers::F32 => GradientType::F32,
-            GradientNumbers::Bf16 => GradientType::Bf16,
-        };
-        let split_weights = self.master_weights == MasterWeights::Split;
-        OptimizerConfig { adamw, muon, moments, gradients, seed, split_weights }
+        let (moments, gradients, master) = (self.moments, self.gradients, self.master_weights);
+        OptimizerConfig { adamw, muon, moments, gradients, seed, master }
     }
 }
 
@@ -215,15 +190,9 @@ pub(crate) fn optimizer(
         max_grad_norm: section.number("max_grad_norm", &POSITIVE)?.unwrap_or(1.0),
         tail,
         muon: muon(section)?,
-        moments: section
-            .choice("moments", &[("f32", Moments::F32), ("bf16", Moments::Bf16), ("8bit", Moments::EightBit)])?
-            .unwrap_or_default(),
-        gradients: section
-            .choice("gradients", &[("f32", GradientNumbers::F32), ("bf16", GradientNumbers::Bf16)])?
-            .unwrap_or_default(),
-        master_weights: section
-            .choice("master_weights", &[("whole", MasterWeights::Whole), ("split", MasterWeights::Split)])?
-            .unwrap_or_default(),
+        moments: section.choice("moments", MomentType::ALL)?.unwrap_or_default(),
+        gradients: section.choice("gradients", GradientType::ALL)?.unwrap_or_default(),
+        master_weights: section.choice("master_weights", MasterWeights::ALL)?.unwrap_or_default(),
     })
 }
 

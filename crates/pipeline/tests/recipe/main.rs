@@ -4,7 +4,7 @@ mod errors;
 
 use std::collections::{BTreeMap, HashMap};
 
-use aha_kernels::{GradientType, MomentType};
+use aha_kernels::{GradientType, MasterWeights, MomentType};
 use aha_pipeline::recipe::{
     CORPUS_KEYS, GrpoStage, ModelRef, RawRecipe, Recipe, RecipeError, Stage, StageAction, StageKind, StageSettings,
     list_embedded, plan, plan_with_files, stage_hash, stage_hashes,
@@ -261,7 +261,7 @@ fn settings_of_memory_reach_the_optimizer() {
     };
     let (config, text, hash) = of(&[]);
     assert_eq!((config.moments, config.gradients), (MomentType::F32, GradientType::F32));
-    assert!(!config.split_weights && config.seed == 5);
+    assert!(config.master == MasterWeights::Whole && config.seed == 5);
     assert!(["moments", "gradients", "master_weights"].iter().all(|key| !text.contains(key)), "{text}");
     let said = ["zero.moments=f32", "zero.gradients=f32", "zero.master_weights=whole"];
     assert_eq!(of(&said).2, hash);
@@ -269,7 +269,13 @@ fn settings_of_memory_reach_the_optimizer() {
     assert!(config.moments == MomentType::Bf16 && text.contains("moments = \"bf16\"") && other != hash);
     let (config, text, _) = of(&["zero.moments=8bit", "zero.gradients=bf16", "zero.master_weights=split"]);
     assert_eq!((config.moments, config.gradients), (MomentType::EightBit, GradientType::Bf16));
-    assert!(config.split_weights && text.contains("moments = \"8bit\"") && text.contains("master_weights = \"split\""));
+    assert!(
+        config.master == MasterWeights::Split
+            && text.contains("moments = \"8bit\"")
+            && text.contains("master_weights = \"split\"")
+    );
+    let (config, text, _) = of(&["zero.master_weights=bf16"]);
+    assert!(config.master == MasterWeights::Bf16 && text.contains("master_weights = \"bf16\""));
     let message = overridden(&["zero.moments=4bit"]);
     assert!(message.contains("zero.moments") && message.contains("8bit"), "{message}");
 }
