@@ -22,6 +22,7 @@ pub mod latent;
 mod layout;
 pub mod linear;
 pub mod linear_bf16;
+mod linear_f32;
 pub mod linear_fp8;
 pub mod logprob;
 pub mod lora;

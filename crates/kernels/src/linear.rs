@@ -3,19 +3,12 @@
 //! Shapes: x `[m, k]`, W `[n, k]` as panels, y `[m, n]`. Sums run over k (forward), n (input gradient) and m (weight
 //! gradient) in ascending order, so no result depends on how the work was split.
 
-use crate::cpu::gemm::{Extent, Left, NR, Start, gemm};
-use crate::cpu::math::{SQUARE, transpose};
 use crate::gradients::WeightGradients;
 use crate::par::{self, Shared};
 use crate::params::Weight;
 use crate::quant;
 use crate::rows::Rows;
-use crate::{linear_bf16, linear_fp8, lora};
-
-/// Rows of x that one task takes while a panel stays in cache.
-const ROW_BLOCK: usize = 96;
-/// Tokens summed before a weight-gradient tile goes back to memory.
-const TOKEN_BLOCK: usize = 256;
+use crate::{linear_bf16, linear_f32, linear_fp8, lora};
 
 /// y `[m, n]` = x `[m, k]` W^T, or y += x W^T with `add` (the product is summed first, then added).
 /// Then what the adapter of W gives is added, where it has one.
@@ -38,30 +31,7 @@ fn base_forward(y: &mut [f32], x: Rows, w: Weight, add: bool) {
     if let Some(packed) = w.packed {
         return linear_bf16::forward(y, x, packed, n, k, add);
     }
-    let (x, w) = (x.singles(), w.panels);
-    let m = x.len() / k;
-    assert!(y.len() == m * n && w.len() == n.div_ceil(NR) * NR * k, "linear: shapes");
-    let panels = n.div_ceil(NR);
-    let start = if add { Start::Add } else { Start::Zero };
-    let out = Shared::new(y);
-    let run = |rows: std::ops::Range<usize>, cols: std::ops::Range<usize>| {
-        let mut r = rows.start;
-        while r < rows.end {
-            let m = (rows.end - r).min(ROW_BLOCK);
-            for p in cols.clone() {
-                let e = Extent { m, outer: 1, inner: k, n: (n - p * NR).min(NR) };
-                let a = Left { base: x[r * k..].as_ptr(), row: k, outer: 0, inner: 1 };
-                // SAFETY: rows r..r+m of x and y and panel p of w exist (asserted); tasks own disjoint rows or columns.
-                unsafe { gemm(e, a, w[p * NR * k..].as_ptr(), NR, out.at(r * n + p * NR), n, start) };
-            }
-            r += m;
-        }
-    };
-    if m >= par::threads() * 24 {
-        par::ranges(m, 24.max(ROW_BLOCK.min(m / (2 * par::threads()))), |rows| run(rows, 0..panels));
-    } else {
-        par::ranges(panels, (1_usize << 15).div_ceil(k * m.max(1) * NR).max(1), |cols| run(0..m, cols));
-    }
+    linear_f32::forward(y, x.singles(), w.panels, n, k, add);
 }
 
 /// Several products with the same x, each `[m, n_i]` = x W_i^T: x is rounded once, and the threads meet once.
@@ -165,7 +135,6 @@ pub fn backward_input<'a>(d_x: &mut [f32], d_y: impl Into<Rows<'a>>, w: Weight, 
     }
 }
 
-/// Works on transposed tiles of 32 rows, so that W is read as it lies.
 fn base_backward_input(d_x: &mut [f32], d_y: Rows, w: Weight, add: bool) {
     let (n, k) = (w.n, w.k);
     if let Some(blocks) = w.fp8 {
@@ -174,62 +143,7 @@ fn base_backward_input(d_x: &mut [f32], d_y: Rows, w: Weight, add: bool) {
     if let Some(packed) = w.packed {
         return linear_bf16::backward_input(d_x, d_y, packed, n, k, add);
     }
-    let (d_y, w) = (d_y.singles(), w.panels);
-    let m = d_y.len() / n;
-    assert!(d_x.len() == m * k && w.len() == n.div_ceil(NR) * NR * k, "linear backward: shapes");
-    let panels = n.div_ceil(NR);
-    let tiles = m.div_ceil(NR);
-    let out = Shared::new(d_x);
-    // Few rows: split the input width instead, so that all threads work.
-    let k_step = if tiles >= par::threads() * 2 { k } else { k.div_ceil(par::threads() * 2).next_multiple_of(12) };
-    let k_pieces = k.div_ceil(k_step);
-    par::ranges(tiles * k_pieces, 1, |tasks| {
-        let mut t_ny = vec![0f32; panels * NR * NR];
-        let mut t_kx = vec![0f32; k_step * NR];
-        let mut loaded = usize::MAX;
-        for task in tasks {
-            let (tile, piece) = (task / k_pieces, task % k_pieces);
-            let (r, rows) = (tile * NR, (m - tile * NR).min(NR));
-            if loaded != tile {
-                transpose_in(&mut t_ny, &d_y[r * n..(r + rows) * n], n);
-                loaded = tile;
-            }
-            let (k0, k1) = (piece * k_step, ((piece + 1) * k_step).min(k));
-            let e = Extent { m: k1 - k0, outer: panels, inner: NR, n: NR };
-            let a = Left { base: w[k0 * NR..].as_ptr(), row: NR, outer: k * NR, inner: 1 };
-            // SAFETY: w has `panels` panels of k rows; the scratch tiles have k_step and n rows of NR.
-            unsafe { gemm(e, a, t_ny.as_ptr(), NR, t_kx.as_mut_ptr(), NR, Start::Zero) };
-            for i0 in (0..rows).step_by(SQUARE) {
-                for j0 in (0..k1 - k0).step_by(SQUARE) {
-                    let (height, width) = ((rows - i0).min(SQUARE), (k1 - k0 - j0).min(SQUARE));
-                    let mut square = [0f32; SQUARE * SQUARE];
-                    transpose(&mut square, SQUARE, &t_kx[j0 * NR + i0..], NR, width, height);
-                    for (i, sums) in square.chunks_exact(SQUARE).enumerate().take(height) {
-                        // SAFETY: this task alone writes columns k0..k1 of rows r..r+rows.
-                        let row = unsafe { out.slice((r + i0 + i) * k + k0 + j0, width) };
-                        for (v, sum) in row.iter_mut().zip(sums) {
-                            *v = if add { *v + sum } else { *sum };
-                        }
-                    }
-                }
-            }
-        }
-    });
-}
-
-/// `t[j][i] = rows[i][j]` for up to 32 rows of width n; missing rows become zero.
-fn transpose_in(t: &mut [f32], rows: &[f32], n: usize) {
-    let count = rows.len() / n;
-    if count < NR {
-        t[..n * NR].fill(0.0);
-    }
-    for i0 in (0..count).step_by(SQUARE) {
-        for j0 in (0..n).step_by(SQUARE) {
-            let (height, width) = ((count - i0).min(SQUARE), (n - j0).min(SQUARE));
-            transpose(&mut t[j0 * NR + i0..], NR, &rows[i0 * n + j0..], n, height, width);
-        }
-    }
-    t[n * NR..].fill(0.0);
+    linear_f32::backward_input(d_x, d_y.singles(), w.panels, n, k, add);
 }
 
 /// d_w (panels of the shape of w) += d_y^T x, summed over tokens in order.
@@ -241,39 +155,7 @@ pub fn backward_weight<'a>(d_w: &mut [f32], d_y: impl Into<Rows<'a>>, x: impl In
     if w.packed.is_some() {
         return linear_bf16::backward_weight(d_w, d_y, x, n, k);
     }
-    let (d_y, x) = (d_y.singles(), x.singles());
-    let m = d_y.len() / n;
-    assert!(x.len() == m * k && d_w.len() == n.div_ceil(NR) * NR * k, "linear weight gradient: shapes");
-    let panels = n.div_ceil(NR);
-    let k_pieces = if panels >= par::threads() * 2 { 1 } else { (par::threads() * 2).div_ceil(panels) };
-    let k_step = k.div_ceil(k_pieces).next_multiple_of(12).min(k);
-    let k_pieces = k.div_ceil(k_step);
-    let out = Shared::new(d_w);
-    par::ranges(panels * k_pieces, 1, |tasks| {
-        let mut block = vec![0f32; TOKEN_BLOCK * NR];
-        let first = tasks.start;
-        for t0 in (0..m).step_by(TOKEN_BLOCK) {
-            let tokens = (m - t0).min(TOKEN_BLOCK);
-            let mut packed = usize::MAX;
-            for task in first..tasks.end {
-                let (p, piece) = (task / k_pieces, task % k_pieces);
-                let width = (n - p * NR).min(NR);
-                if packed != p {
-                    for t in 0..tokens {
-                        let at = (t0 + t) * n + p * NR;
-                        block[t * NR..t * NR + width].copy_from_slice(&d_y[at..at + width]);
-                        block[t * NR + width..(t + 1) * NR].fill(0.0);
-                    }
-                    packed = p;
-                }
-                let (k0, k1) = (piece * k_step, ((piece + 1) * k_step).min(k));
-                let e = Extent { m: k1 - k0, outer: 1, inner: tokens, n: NR };
-                let a = Left { base: x[t0 * k + k0..].as_ptr(), row: 1, outer: 0, inner: k };
-                // SAFETY: x has rows t0..t0+tokens; this task alone writes rows k0..k1 of panel p.
-                unsafe { gemm(e, a, block.as_ptr(), NR, out.at((p * k + k0) * NR), NR, Start::Add) };
-            }
-        }
-    });
+    linear_f32::backward_weight(d_w, d_y.singles(), x.singles(), n, k);
 }
 
 #[cfg(test)]
@@ -303,7 +185,7 @@ pub(crate) mod tests {
 
     #[test]
     fn all_three_products_equal_the_reference_on_odd_shapes() {
-        for (m, n, k) in [(1, 5, 3), (3, 32, 40), (33, 70, 17), (100, 31, 65), (300, 64, 24)] {
+        for (m, n, k) in [(1, 5, 3), (3, 32, 40), (33, 70, 17), (100, 31, 65), (300, 64, 24), (130, 520, 300)] {
             let (x, w, d_y) = (noise(m * k, 1), noise(n * k, 2), noise(m * n, 3));
             let layout = Layout::Panels { n, k };
             let panels = layout.store(w.clone());
@@ -349,15 +231,37 @@ pub(crate) mod tests {
 
     #[test]
     fn gradients_do_not_depend_on_threads() {
-        let (m, n, k) = (700, 70, 130);
+        gradients_on_threads(700, 70, 130);
+        // More than what is turned at a time, and more terms than a span.
+        gradients_on_threads(1100, 330, 600);
+        gradients_on_threads(40, 1000, 290);
+    }
+
+    fn gradients_on_threads(m: usize, n: usize, k: usize) {
         let (x, d_y, w) = (noise(m * k, 5), noise(m * n, 6), Layout::Panels { n, k }.store(noise(n * k, 7)));
         let run = || {
             let (mut d_w, mut d_x) = (vec![0.0; w.len()], vec![0.0; m * k]);
             let w = Weight::f32(&w, n, k);
             backward_weight(&mut d_w, &d_y, &x, w);
             backward_input(&mut d_x, &d_y, w, false);
+            backward_input(&mut d_x, &d_y, w, true);
             (d_w, d_x)
         };
-        assert_eq!(run(), crate::par::serial(run));
+        let (d_w, d_x) = run();
+        assert!((&d_w, &d_x) == (&crate::par::serial(run).0, &crate::par::serial(run).1));
+        // Some rows and values one by one, in order.
+        let row_major = Layout::Panels { n, k }.load(&w);
+        for at in (0..m * k).step_by(m * k / 50) {
+            let sum = (0..n).fold(0f32, |s, j| d_y[at / k * n + j].mul_add(row_major[j * k + at % k], s));
+            assert_eq!(d_x[at], sum + sum);
+        }
+        let d_w = Layout::Panels { n, k }.load(&d_w);
+        for at in (0..n * k).step_by(n * k / 50) {
+            let block = |t0: usize| {
+                (t0..(t0 + 256).min(m)).fold(0f32, |s, t| d_y[t * n + at / k].mul_add(x[t * k + at % k], s))
+            };
+            let sum = (0..m).step_by(256).map(block).fold(0f32, |sum, block| sum + block);
+            assert_eq!(d_w[at], sum);
+        }
     }
 }

@@ -8,7 +8,7 @@
 
 use crate::cpu::NR;
 use crate::cpu::gemm::{Extent, Left, Start, gemm};
-use crate::cpu::math;
+use crate::cpu::math::{self, SQUARE};
 use crate::par::{self, Shared};
 use crate::params::{Layout, Param};
 
@@ -93,6 +93,21 @@ fn transposed(x: &[f32], rows: usize, cols: usize) -> Vec<f32> {
     (0..cols * rows).map(|i| x[i % rows * cols + i / rows]).collect()
 }
 
+/// Calls `square(i, j)` for all i <= j < n.
+fn upper_half(n: usize, square: impl Fn(usize, usize) + Sync) {
+    par::ranges(n * n, 1, |tasks| tasks.filter(|at| at / n <= at % n).for_each(|at| square(at / n, at % n)));
+}
+
+/// The lower half of a symmetric matrix from its upper squares.
+fn mirror(x: &mut [f32], side: usize) {
+    for i in (NR..side).step_by(SQUARE) {
+        for j in (0..i / NR * NR).step_by(SQUARE) {
+            let (above, below) = x.split_at_mut(i * side);
+            math::transpose(&mut below[j..], side, &above[j * side + i..], side, SQUARE, SQUARE);
+        }
+    }
+}
+
 /// Panels of `[n, k]`, n <= k; padding rows are zero and stay so.
 fn iterate(mut x: Vec<f32>, n: usize, k: usize) -> Vec<f32> {
     let (a, b, c) = COEFFICIENTS;
@@ -103,26 +118,23 @@ fn iterate(mut x: Vec<f32>, n: usize, k: usize) -> Vec<f32> {
     let (mut gram, mut update, mut next) = (vec![0f32; side * side], vec![0f32; side * side], vec![0f32; x.len()]);
     for _ in 0..STEPS {
         let to = Shared::new(&mut gram);
-        par::ranges(panels * panels, 1, |tasks| {
-            for task in tasks {
-                let (i, j) = (task / panels, task % panels);
-                let e = Extent { m: NR, outer: 1, inner: k, n: NR };
-                let left = Left { base: x[i * k * NR..].as_ptr(), row: 1, outer: 0, inner: NR };
-                // SAFETY: panels i and j have k rows of 32; each task writes its own square of the Gram matrix.
-                unsafe {
-                    gemm(e, left, x[j * k * NR..].as_ptr(), NR, to.at(i * NR * side + j * NR), side, Start::Zero)
-                };
-            }
-        });
+        let square = |i: usize, j: usize| {
+            let e = Extent { m: NR, outer: 1, inner: k, n: NR };
+            let left = Left { base: x[i * k * NR..].as_ptr(), row: 1, outer: 0, inner: NR };
+            // SAFETY: panels i and j have k rows of 32; each task writes its own square of the Gram matrix.
+            unsafe { gemm(e, left, x[j * k * NR..].as_ptr(), NR, to.at(i * NR * side + j * NR), side, Start::Zero) };
+        };
+        upper_half(panels, square);
+        mirror(&mut gram, side);
         let to = Shared::new(&mut update);
-        par::ranges(panels, 1, |columns| {
-            for j in columns {
-                let e = Extent { m: side, outer: 1, inner: side, n: NR };
-                let left = Left { base: gram.as_ptr(), row: side, outer: 0, inner: 1 };
-                // SAFETY: the Gram matrix is square; each task writes its own 32 columns.
-                unsafe { gemm(e, left, gram[j * NR..].as_ptr(), side, to.at(j * NR), side, Start::Zero) };
-            }
-        });
+        let square = |i: usize, j: usize| {
+            let e = Extent { m: NR, outer: 1, inner: side, n: NR };
+            let left = Left { base: gram[i * NR * side..].as_ptr(), row: side, outer: 0, inner: 1 };
+            // SAFETY: the Gram matrix has `panels` squares a side; each task writes its own square.
+            unsafe { gemm(e, left, gram[j * NR..].as_ptr(), side, to.at(i * NR * side + j * NR), side, Start::Zero) };
+        };
+        upper_half(panels, square);
+        mirror(&mut update, side);
         for (u, g) in update.iter_mut().zip(&gram) {
             *u = b * g + c * *u;
         }
@@ -147,6 +159,38 @@ fn iterate(mut x: Vec<f32>, n: usize, k: usize) -> Vec<f32> {
 mod tests {
     use super::*;
     use crate::linear::tests::noise;
+
+    /// The iteration as it stands at the top of this file, row-major and in f64.
+    fn reference(x: &[f32], n: usize, k: usize) -> Vec<f64> {
+        let product = |a: &[f64], b: &[f64], (rows, inner, cols): (usize, usize, usize), turned: bool| -> Vec<f64> {
+            let at = |p: usize, j: usize| if turned { b[j * inner + p] } else { b[p * cols + j] };
+            let one = |i: usize| (0..inner).map(|p| a[i / cols * inner + p] * at(p, i % cols)).sum();
+            (0..rows * cols).map(one).collect()
+        };
+        let norm = x.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+        let mut x: Vec<f64> = x.iter().map(|v| f64::from(*v) / norm).collect();
+        let (a, b, c) = (3.4445, -4.7750, 2.0315);
+        for _ in 0..STEPS {
+            let gram = product(&x, &x, (n, k, n), true);
+            let square = product(&gram, &gram, (n, n, n), false);
+            let update: Vec<f64> = gram.iter().zip(&square).map(|(g, s)| b * g + c * s).collect();
+            let step = product(&update, &x, (n, n, k), false);
+            x.iter_mut().zip(&step).for_each(|(x, y)| *x = a * *x + y);
+        }
+        x
+    }
+
+    #[test]
+    fn the_iteration_is_that_of_the_reference() {
+        for (n, k) in [(40, 100), (70, 70), (5, 300)] {
+            let layout = Layout::Panels { n, k };
+            let x = noise(n * k, 4);
+            let found = layout.load(&orthogonalise(layout.store(x.clone()), n, k));
+            for (at, (found, want)) in found.iter().zip(reference(&x, n, k)).enumerate() {
+                assert!((f64::from(*found) - want).abs() < 2e-4, "{n} {k} at {at}: {found} {want}");
+            }
+        }
+    }
 
     #[test]
     fn singular_values_come_near_one_and_threads_change_no_bit() {

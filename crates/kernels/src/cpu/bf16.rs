@@ -363,9 +363,43 @@ mod x86 {
             Pairs512(unsafe { _mm512_add_ps(self.0, o.0) })
         }
     }
+
+    /// Two values per lane, with two multiply-adds.
+    #[derive(Clone, Copy)]
+    pub struct Pairs256(__m256);
+
+    // SAFETY: plain forwarding to the intrinsics; the trait's contract asks callers for AVX2 and FMA.
+    unsafe impl Lanes for Pairs256 {
+        const WIDTH: usize = 8;
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> Self {
+            Pairs256(unsafe { _mm256_set1_ps(x) })
+        }
+        #[inline(always)]
+        unsafe fn load(p: *const f32) -> Self {
+            Pairs256(unsafe { _mm256_loadu_ps(p) })
+        }
+        #[inline(always)]
+        unsafe fn store(self, p: *mut f32) {
+            unsafe { _mm256_storeu_ps(p, self.0) }
+        }
+        #[inline(always)]
+        unsafe fn fma(self, a: Self, b: Self) -> Self {
+            unsafe {
+                let mask = _mm256_castsi256_ps(_mm256_set1_epi32(0xffff_0000_u32 as i32));
+                let high = |x: Self| _mm256_and_ps(x.0, mask);
+                let low = |x: Self| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_castps_si256(x.0)));
+                Pairs256(_mm256_fmadd_ps(low(a), low(b), _mm256_fmadd_ps(high(a), high(b), self.0)))
+            }
+        }
+        #[inline(always)]
+        unsafe fn add(self, o: Self) -> Self {
+            Pairs256(unsafe { _mm256_add_ps(self.0, o.0) })
+        }
+    }
 }
 #[cfg(target_arch = "x86_64")]
-pub use x86::Pairs512;
+pub use x86::{Pairs256, Pairs512};
 
 #[cfg(test)]
 mod tests {

@@ -4,9 +4,9 @@
 //! registers, so that the processor always has another one to go on with; heads that share keys and values read them once.
 //! Every chain adds in the order of `gemm`: the bits are the same.
 
-#[cfg(target_arch = "x86_64")]
-use super::bf16::Pairs512;
 use super::bf16::PlainPairs;
+#[cfg(target_arch = "x86_64")]
+use super::bf16::{Pairs256, Pairs512};
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Isa, bf16_dot, isa};
 use super::simd::{Lanes, Plain};
@@ -132,7 +132,7 @@ unsafe fn avx512_bf16<const SCORES: bool>(chains: &[Chain], shared: usize, block
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn avx2_bf16<const SCORES: bool>(chains: &[Chain], shared: usize, blocks: &[*const f32], steps: usize) {
-    unsafe { all::<PlainPairs, 4, SCORES>(chains, shared, blocks, steps) }
+    unsafe { all::<Pairs256, 4, SCORES>(chains, shared, blocks, steps) }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -156,6 +156,10 @@ unsafe fn all<S: Lanes, const NV: usize, const SCORES: bool>(
 ) {
     unsafe {
         match shared {
+            // Sixteen registers hold the sums of two or three heads.
+            2 | 4 if NV == 4 => groups::<S, NV, 2, 2, SCORES>(chains, blocks, steps),
+            3 if NV == 4 => groups::<S, NV, 3, 3, SCORES>(chains, blocks, steps),
+            _ if NV == 4 => groups::<S, NV, 1, 1, SCORES>(chains, blocks, steps),
             4 => groups::<S, NV, 8, 4, SCORES>(chains, blocks, steps),
             2 => groups::<S, NV, 8, 2, SCORES>(chains, blocks, steps),
             3 => groups::<S, NV, 6, 3, SCORES>(chains, blocks, steps),

@@ -6,15 +6,17 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::amx;
-#[cfg(target_arch = "x86_64")]
-use super::bf16::Pairs512;
 use super::bf16::PlainPairs;
+#[cfg(target_arch = "x86_64")]
+use super::bf16::{Pairs256, Pairs512};
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Isa, bf16_dot, isa};
 use super::simd::{Lanes, Plain};
 
 /// Columns of a panel of B.
 pub const NR: usize = 32;
+/// Values of a cache line.
+const LINE: usize = 16;
 
 /// What the accumulators begin with and how they meet C.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,18 +73,34 @@ pub struct Extent {
 /// `extent.n` values in each of its `extent.m` rows; C must not overlap A or B.
 #[inline]
 pub unsafe fn gemm(extent: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start) {
+    // SAFETY: as promised by the caller.
+    unsafe { ahead(extent, a, b, ldb, c, ldc, start, &[]) }
+}
+
+/// The same with a dense panel, row stride [`NR`]; `next` is asked for meanwhile: the panel that comes after it.
+///
+/// # Safety
+/// As [`gemm`].
+#[inline]
+pub unsafe fn gemm_ahead(e: Extent, a: Left, b: *const f32, c: *mut f32, ldc: usize, start: Start, next: &[f32]) {
+    // SAFETY: as promised by the caller.
+    unsafe { ahead(e, a, b, NR, c, ldc, start, next) }
+}
+
+#[inline]
+unsafe fn ahead(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start, next: &[f32]) {
     #[cfg(target_arch = "x86_64")]
     {
         match isa() {
             // SAFETY: the instruction set was detected; pointers as promised by the caller.
-            Isa::Avx512 => return unsafe { avx512(extent, a, b, ldb, c, ldc, start) },
+            Isa::Avx512 => return unsafe { avx512(e, a, b, ldb, c, ldc, start, next) },
             // SAFETY: as above.
-            Isa::Avx2 => return unsafe { avx2(extent, a, b, ldb, c, ldc, start) },
+            Isa::Avx2 => return unsafe { avx2(e, a, b, ldb, c, ldc, start, next) },
             Isa::Portable => {}
         }
     }
     // SAFETY: pointers as promised by the caller; no instruction set is assumed.
-    unsafe { rows::<Plain, 4, 1>(extent, a, b, ldb, c, ldc, start) }
+    unsafe { rows::<Plain, 4, 1>(e, a, b, ldb, c, ldc, start, next) }
 }
 
 /// The same product of bf16 pairs: A and B hold two values per 32-bit word (see [`super::bf16`]), `extent.inner` counts
@@ -108,7 +126,7 @@ pub unsafe fn gemm_bf16(extent: Extent, a: Left, b: *const f32, ldb: usize, c: *
         }
     }
     // SAFETY: pointers as promised by the caller; no instruction set is assumed.
-    unsafe { rows::<PlainPairs, 4, 1>(extent, a, b, ldb, c, ldc, start) }
+    unsafe { rows::<PlainPairs, 4, 1>(extent, a, b, ldb, c, ldc, start, &[]) }
 }
 
 /// The same for any number `extent.n` of columns.
@@ -140,25 +158,25 @@ pub fn bf16_tiles() -> bool {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx512bf16,avx2,fma")]
 pub(super) unsafe fn avx512_bf16(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start) {
-    unsafe { rows::<Pairs512, 12, 2>(e, a, b, ldb, c, ldc, start) }
+    unsafe { rows::<Pairs512, 12, 2>(e, a, b, ldb, c, ldc, start, &[]) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn avx2_bf16(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start) {
-    unsafe { rows::<PlainPairs, 4, 1>(e, a, b, ldb, c, ldc, start) }
+    unsafe { rows::<Pairs256, 4, 2>(e, a, b, ldb, c, ldc, start, &[]) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-unsafe fn avx512(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start) {
-    unsafe { rows::<std::arch::x86_64::__m512, 12, 2>(e, a, b, ldb, c, ldc, start) }
+unsafe fn avx512(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start, next: &[f32]) {
+    unsafe { rows::<std::arch::x86_64::__m512, 12, 2>(e, a, b, ldb, c, ldc, start, next) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn avx2(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start) {
-    unsafe { rows::<std::arch::x86_64::__m256, 6, 2>(e, a, b, ldb, c, ldc, start) }
+unsafe fn avx2(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start, next: &[f32]) {
+    unsafe { rows::<std::arch::x86_64::__m256, 6, 2>(e, a, b, ldb, c, ldc, start, next) }
 }
 
 /// Walks the row tiles; a partial panel goes through a small buffer so that the microkernel always writes whole vectors.
@@ -171,11 +189,18 @@ unsafe fn rows<S: Lanes, const MR: usize, const NV: usize>(
     c: *mut f32,
     ldc: usize,
     start: Start,
+    next: &[f32],
 ) {
     // Tiles of even height: a low one at the end would have too few sums to keep the units busy.
-    let height = e.m.div_ceil(e.m.div_ceil(MR).max(1));
+    let tiles = e.m.div_ceil(MR).max(1);
+    let height = e.m.div_ceil(tiles);
+    // Each tile asks for as many of the next lines: all at once they would wait for each other.
+    let share = next.len().div_ceil(tiles).next_multiple_of(LINE);
     let mut i = 0;
     while i < e.m {
+        for line in next.iter().skip(i / height * share).take(share).step_by(LINE) {
+            prefetch(line);
+        }
         let left = Left { base: unsafe { a.base.add(i * a.row) }, ..a };
         let rows = (e.m - i).min(height);
         unsafe {
@@ -343,7 +368,7 @@ mod tests {
                 assert_eq!(c, want, "{m} {k} {n} {start:?}");
                 let mut portable = noise(m * n, 3);
                 // SAFETY: as above.
-                unsafe { rows::<Plain, 4, 1>(e, left, b.as_ptr(), NR, portable.as_mut_ptr(), n, start) };
+                unsafe { rows::<Plain, 4, 1>(e, left, b.as_ptr(), NR, portable.as_mut_ptr(), n, start, &[]) };
                 assert_eq!(portable, want, "portable {m} {k} {n} {start:?}");
             }
         }

@@ -125,9 +125,50 @@ pub fn transpose(dst: &mut [f32], dst_ld: usize, src: &[f32], src_ld: usize, row
         // SAFETY: the instruction set was detected; 16 rows of 16 values are inside both (asserted).
         return unsafe { transpose_16(dst.as_mut_ptr(), dst_ld, src.as_ptr(), src_ld) };
     }
+    #[cfg(target_arch = "x86_64")]
+    if rows == SQUARE && columns == SQUARE && super::isa() == super::Isa::Avx2 {
+        assert!(src.len() >= 15 * src_ld + SQUARE && dst.len() >= 15 * dst_ld + SQUARE);
+        // SAFETY: as above.
+        return unsafe { transpose_4x8(dst.as_mut_ptr(), dst_ld, src.as_ptr(), src_ld) };
+    }
     for i in 0..rows {
         for d in 0..columns {
             dst[d * dst_ld + i] = src[i * src_ld + d];
+        }
+    }
+}
+
+/// dst[d][i] = src[i][d] for 16 x 16 values in four squares of 8 x 8, rows `dst_ld` and `src_ld` apart.
+///
+/// # Safety
+/// The processor must have AVX2; both pointers must be valid for 16 rows of 16 values.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+unsafe fn transpose_4x8(dst: *mut f32, dst_ld: usize, src: *const f32, src_ld: usize) {
+    use std::arch::x86_64::*;
+    for (i0, d0) in [(0, 0), (0, 8), (8, 0), (8, 8)] {
+        // SAFETY: as promised by the caller.
+        unsafe {
+            // Rows i and i + 4 side by side, so that all but the last step stays inside halves of 128 bits.
+            let half = |i: usize, d: usize| _mm_loadu_ps(src.add((i0 + i) * src_ld + d0 + d));
+            let rows: [__m256; 8] = std::array::from_fn(|i| {
+                let (i, d) = (i % 4, i / 4 * 4);
+                _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(half(i, d)), half(i + 4, d))
+            });
+            for d in [0, 4] {
+                let (a, b) = (_mm256_unpacklo_ps(rows[d], rows[d + 1]), _mm256_unpackhi_ps(rows[d], rows[d + 1]));
+                let (e, f) =
+                    (_mm256_unpacklo_ps(rows[d + 2], rows[d + 3]), _mm256_unpackhi_ps(rows[d + 2], rows[d + 3]));
+                let columns = [
+                    _mm256_shuffle_ps::<0x44>(a, e),
+                    _mm256_shuffle_ps::<0xee>(a, e),
+                    _mm256_shuffle_ps::<0x44>(b, f),
+                    _mm256_shuffle_ps::<0xee>(b, f),
+                ];
+                for (i, column) in columns.into_iter().enumerate() {
+                    _mm256_storeu_ps(dst.add((d0 + d + i) * dst_ld + i0), column);
+                }
+            }
         }
     }
 }
