@@ -315,7 +315,7 @@ unsafe fn micro<S: Lanes, const R: usize, const NV: usize>(
 
 /// Asks for a line that will be read after the sums are made. Any address is allowed.
 #[inline(always)]
-pub(super) fn prefetch(at: *const f32) {
+pub(crate) fn prefetch(at: *const f32) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch never faults, and every x86-64 processor has it.
     unsafe {

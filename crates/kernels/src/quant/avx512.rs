@@ -1,15 +1,13 @@
 //! Quantised tiles with AVX512-VNNI: four products of whole numbers per lane and instruction.
 
 use super::activations::Activations;
-use super::{BLOCK, NR, Quantized, STEPS, block_bytes};
+use super::{BLOCK, NR, Quantized, STEPS, ask_ahead, block_bytes};
 use half::f16;
 use std::arch::x86_64::*;
 use std::sync::OnceLock;
 
 /// Rows whose whole sums fit the registers.
 const ROWS_AT_ONCE: usize = 12;
-/// Blocks between the one in hand and the one that is asked for from memory.
-const AHEAD: usize = 8;
 
 pub(super) fn available() -> bool {
     static FOUND: OnceLock<bool> = OnceLock::new();
@@ -78,25 +76,6 @@ unsafe fn group<const HALVES: usize>(w: &Quantized, panel: usize, block: usize, 
     Group { d, m }
 }
 
-/// Asks for the weights of a later block, and its scales and shifts; panels lie one after another, so that a block behind the
-/// last one of a panel is the next panel's.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,fma")]
-fn prefetch<const BITS: u32, const HALVES: usize>(w: &Quantized, panel: usize, block: usize) {
-    let at = panel * (w.k / BLOCK) + block + AHEAD;
-    let line = |p: *const u8, i: usize| _mm_prefetch::<_MM_HINT_T0>(p.wrapping_add(i * 64).cast());
-    let bytes = w.q.as_ptr().wrapping_add(at * block_bytes(BITS));
-    for i in 0..block_bytes(BITS) / 64 {
-        line(bytes, i);
-    }
-    for half in 0..HALVES {
-        line(w.d.as_ptr().wrapping_add((at * HALVES + half) * NR).cast(), 0);
-        if !w.m.is_empty() {
-            line(w.m.as_ptr().wrapping_add((at * HALVES + half) * NR).cast(), 0);
-        }
-    }
-}
-
 /// R rows whose sums stay in registers.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,fma")]
 unsafe fn few<const R: usize, const BITS: u32, const HALVES: usize>(
@@ -109,7 +88,7 @@ unsafe fn few<const R: usize, const BITS: u32, const HALVES: usize>(
     let count = w.k / BLOCK;
     let mut acc = [[_mm512_setzero_ps(); 2]; R];
     for block in 0..count {
-        prefetch::<BITS, HALVES>(w, panel, block);
+        ask_ahead::<BITS, HALVES>(w, panel, block);
         // SAFETY: panel and rows lie inside w and a (caller); all blocks are whole.
         unsafe {
             let bytes = w.q.as_ptr().add((panel * count + block) * block_bytes(BITS));
@@ -145,7 +124,7 @@ unsafe fn many<const BITS: u32, const HALVES: usize>(
     // Tiles of even height: the last one would have too few sums to keep the units busy.
     let height = sums.len().div_ceil(sums.len().div_ceil(ROWS_AT_ONCE));
     for block in 0..count {
-        prefetch::<BITS, HALVES>(w, panel, block);
+        ask_ahead::<BITS, HALVES>(w, panel, block);
         // SAFETY: panel and rows lie inside w and a (caller); all blocks are whole.
         unsafe {
             let mut bytes = w.q.as_ptr().add((panel * count + block) * block_bytes(BITS));

@@ -9,6 +9,8 @@
 
 mod activations;
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(test)]
 mod tests;
@@ -220,7 +222,35 @@ fn tile(sums: &mut [[f32; NR]], w: &Quantized, panel: usize, a: &Activations, r:
         // SAFETY: the instruction set was detected; panel and rows are inside w and a.
         return unsafe { avx512::tile(sums, w, panel, a, r) };
     }
+    #[cfg(target_arch = "x86_64")]
+    if avx2::available() {
+        // SAFETY: as above.
+        return unsafe { avx2::tile(sums, w, panel, a, r) };
+    }
     plain_tile(sums, w, panel, a, r);
+}
+
+/// Blocks between the one in hand and the one that is asked for from memory.
+#[cfg(target_arch = "x86_64")]
+const AHEAD: usize = 8;
+
+/// Asks for the weights of a later block, and its scales and shifts; panels lie one after another, so that a block behind the
+/// last one of a panel is the next panel's.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn ask_ahead<const BITS: u32, const HALVES: usize>(w: &Quantized, panel: usize, block: usize) {
+    let at = panel * (w.k / BLOCK) + block + AHEAD;
+    let line = |p: *const u8, i: usize| crate::cpu::gemm::prefetch(p.wrapping_add(i * 64).cast());
+    let bytes = w.q.as_ptr().wrapping_add(at * block_bytes(BITS));
+    for i in 0..block_bytes(BITS) / 64 {
+        line(bytes, i);
+    }
+    for half in 0..HALVES {
+        line(w.d.as_ptr().wrapping_add((at * HALVES + half) * NR).cast(), 0);
+        if !w.m.is_empty() {
+            line(w.m.as_ptr().wrapping_add((at * HALVES + half) * NR).cast(), 0);
+        }
+    }
 }
 
 /// The tile in plain Rust: the same whole numbers, and f32 operations in the same order.
