@@ -61,7 +61,7 @@ def matmul(aha: Path, m: int, k: int, n: int) -> dict:
         "rows": {f"matmul_{m}_{k}_{n}_{p}": row(1.0, "GFLOP/s", p) for p in ("forward", "input", "weight")},
         "needs": ["torch"],
         "ours": {"bf16": [str(aha), *split(["bench matmul", shape, "--json"])]},
-        "theirs": {"torch bf16": theirs("theirs_matmul.py", shape)},
+        "theirs": {f"torch {t}": theirs("theirs_matmul.py", shape, f"--dtype {t}") for t in ("bf16", "f32")},
     }
 
 
@@ -75,6 +75,7 @@ def train(aha: Path, name: str, bar: float, shape: str, batch: str, steps: int) 
         "theirs": {
             "eager f32": theirs("theirs_train.py", flags, "--precision f32"),
             "eager bf16": theirs("theirs_train.py", flags, "--precision bf16"),
+            "compiled f32": theirs("theirs_train.py", flags, "--precision f32 --compile"),
             "compiled bf16": theirs("theirs_train.py", flags, "--precision bf16 --compile"),
         },
     }
@@ -97,7 +98,7 @@ def decode(aha: Path) -> dict:
     flags = f"{SMALL} --sequences 64 --prompt-tokens 32 --new-tokens 128"
     ways = {"generate f32": "--how generate --dtype f32", "generate bf16": "--how generate --dtype bf16"}
     ways |= {"loop f32": "--how loop --dtype f32", "loop bf16": "--how loop --dtype bf16"}
-    ways |= {"compiled loop bf16": "--how loop --dtype bf16 --compile"}
+    ways |= {f"compiled loop {t}": f"--how loop --dtype {t} --compile" for t in ("f32", "bf16")}
     return {
         "rows": {"decode_5m": row(5.0, "tokens/s", "tokens_per_second")},
         "needs": ["torch", "transformers"],

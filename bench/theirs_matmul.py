@@ -1,9 +1,9 @@
-"""PyTorch's side of the matmul rows: the three products of a linear layer in bf16, in GFLOP/s.
+"""PyTorch's side of the matmul rows: the three products of a linear layer, in GFLOP/s.
 
 Each product is measured as it is usually written (a new result) and into a given buffer; the faster counts.
 """
 
-from common import emit, median_seconds, parser, torch_ready
+from common import DTYPES, emit, median_seconds, parser, torch_dtype, torch_ready
 
 
 def main() -> None:
@@ -12,11 +12,13 @@ def main() -> None:
     p.add_argument("--k", type=int, default=256, help="width of x")
     p.add_argument("--n", type=int, default=1024, help="width of y")
     p.add_argument("--repeat", type=int, default=50)
+    p.add_argument("--dtype", choices=DTYPES, default="bf16")
     args = p.parse_args()
     torch = torch_ready()
+    dtype = torch_dtype(torch, args.dtype)
 
     def matrix(rows, columns):
-        return torch.randn(rows, columns).bfloat16()
+        return torch.randn(rows, columns).to(dtype)
 
     x_mk, w_nk, dy_mn = matrix(args.m, args.k), matrix(args.n, args.k), matrix(args.m, args.n)
     y_mn, dx_mk, dw_nk = torch.empty_like(dy_mn), torch.empty_like(x_mk), torch.empty_like(w_nk)

@@ -231,10 +231,35 @@ pub(crate) mod tests {
 
     #[test]
     fn gradients_do_not_depend_on_threads() {
-        gradients_on_threads(700, 70, 130);
-        // More than what is turned at a time, and more terms than a span.
-        gradients_on_threads(1100, 330, 600);
-        gradients_on_threads(40, 1000, 290);
+        for threads in [2, 3] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                gradients_on_threads(700, 70, 130);
+                // More than what is turned at a time, and more terms than a span.
+                gradients_on_threads(1600, 330, 600);
+                gradients_on_threads(40, 1000, 290);
+                // Narrow ones, as adapters have.
+                gradients_on_threads(500, 200, 16);
+                gradients_on_threads(500, 16, 200);
+            });
+        }
+    }
+
+    #[test]
+    fn sums_of_several_spans_are_one_chain() {
+        let (m, n, k) = (110, 70, 600);
+        let (x, rows) = (noise(m * k, 5), noise(n * k, 6));
+        let w = Layout::Panels { n, k }.store(rows.clone());
+        for add in [false, true] {
+            let mut y = vec![0.25; m * n];
+            forward(&mut y, &x, Weight::f32(&w, n, k), add);
+            for (at, y) in y.iter().enumerate() {
+                let sum = (0..k).fold(0f32, |s, p| x[at / n * k + p].mul_add(rows[at % n * k + p], s));
+                assert_eq!(*y, if add { 0.25 + sum } else { sum });
+            }
+            forward(&mut [], &[] as &[f32], Weight::f32(&w, n, k), add);
+            backward_input(&mut [], &[] as &[f32], Weight::f32(&w, n, k), add);
+        }
     }
 
     fn gradients_on_threads(m: usize, n: usize, k: usize) {

@@ -98,6 +98,11 @@ impl Packed {
         !self.backward.is_empty()
     }
 
+    /// Room for a matrix `[n, k]`; its words are written by the caller.
+    pub(crate) fn resize(&mut self, n: usize, k: usize) {
+        self.forward.resize(n.div_ceil(NR) * k.div_ceil(2) * NR, 0);
+    }
+
     /// Pairs along k: `[ceil(n/32)][ceil(k/2)][32]`.
     pub(crate) fn words(&self) -> &[u32] {
         &self.forward

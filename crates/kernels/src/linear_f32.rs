@@ -4,7 +4,7 @@
 //! (weight gradient) in ascending order, each one chain of fused multiply-adds however it is cut into spans; a weight gradient
 //! is added to what is there every [`TOKEN_BLOCK`] rows. No result depends on how the work was split.
 
-use crate::cpu::gemm::{Extent, Left, NR, Start, gemm_ahead};
+use crate::cpu::gemm::{Extent, Left, NR, Start, gemm, gemm_ahead};
 use crate::cpu::math::{self, SQUARE, transpose};
 use crate::par::{self, Shared};
 use crate::scratch;
@@ -37,15 +37,15 @@ unsafe fn product(
 ) {
     let (count, size) = (width.div_ceil(NR), inner * NR);
     assert!(panels.len() >= count * size, "linear: panels");
-    let mut sums = [0f32; ROW_BLOCK * NR];
+    // A chain cannot begin at what is added to: the sum is made first.
+    let apart = add && inner > SPAN;
+    let mut sums = vec![0f32; if apart { rows.min(ROW_BLOCK) * NR } else { 0 }];
     for r in (0..rows).step_by(ROW_BLOCK) {
         let m = (rows - r).min(ROW_BLOCK);
         for p in 0..count {
             let n = (width - p * NR).min(NR);
             // SAFETY: row r and column p * 32 are inside C.
             let to = unsafe { c.add(r * ldc + p * NR) };
-            // A chain cannot begin at what is added to: the sum is made first.
-            let apart = add && inner > SPAN;
             let (out, ld) = if apart { (sums.as_mut_ptr(), NR) } else { (to, ldc) };
             for k0 in (0..inner).step_by(SPAN) {
                 let span = (inner - k0).min(SPAN);
@@ -75,6 +75,9 @@ unsafe fn product(
 pub(crate) fn forward(y: &mut [f32], x: &[f32], w: &[f32], n: usize, k: usize, add: bool) {
     let (m, panels) = (x.len() / k, n.div_ceil(NR));
     assert!(y.len() == m * n && w.len() == panels * NR * k, "linear: shapes");
+    if m == 0 {
+        return;
+    }
     let out = Shared::new(y);
     let run = |rows: Range<usize>, columns: Range<usize>| {
         let (first, width) = (columns.start * NR, (columns.end * NR).min(n) - columns.start * NR);
@@ -96,6 +99,9 @@ pub(crate) fn forward(y: &mut [f32], x: &[f32], w: &[f32], n: usize, k: usize, a
 pub(crate) fn backward_input(d_x: &mut [f32], d_y: &[f32], w: &[f32], n: usize, k: usize, add: bool) {
     let (m, blocks) = (d_y.len() / n, k.div_ceil(NR));
     assert!(d_x.len() == m * k && w.len() == n.div_ceil(NR) * NR * k, "linear backward: shapes");
+    if m == 0 {
+        return;
+    }
     let out = Shared::new(d_x);
     let size = n * NR;
     let group = (GROUP / size).clamp(1, blocks);
@@ -115,16 +121,25 @@ pub(crate) fn backward_input(d_x: &mut [f32], d_y: &[f32], w: &[f32], n: usize, 
             }
         });
     };
-    // Every task turns its columns: with few rows it had better not turn those of others.
-    if m >= par::threads() * 2 * TOKEN_BLOCK {
+    // Every task turns its columns: with few rows it had better not turn those of others, unless there are too few columns.
+    let busy = 2 * par::threads();
+    let pieces = busy.div_ceil(blocks).min(m.div_ceil(ROW_BLOCK));
+    if m >= busy * TOKEN_BLOCK {
         par::ranges(m, TOKEN_BLOCK, |rows| run(rows, 0..blocks));
+    } else if pieces > 1 {
+        par::ranges(blocks * pieces, 1, |tasks| {
+            for (b, piece) in tasks.map(|task| (task / pieces, task % pieces)) {
+                run(m * piece / pieces..m * (piece + 1) / pieces, b..b + 1);
+            }
+        });
     } else {
-        par::ranges(blocks, (1_usize << 15).div_ceil(n * m.max(1) * NR).max(1), |columns| run(0..m, columns));
+        par::ranges(blocks, (1_usize << 15).div_ceil(n * m * NR).max(1), |columns| run(0..m, columns));
     }
 }
 
 /// Columns 32 b and after of W, from panels, as lines `[n][32]`; columns that W lacks are zero.
 fn turn(to: &mut [f32], w: &[f32], n: usize, k: usize, b: usize) {
+    debug_assert_eq!(to.len(), n * NR);
     let rows = (k - b * NR).min(NR);
     if rows < NR {
         to.fill(0.0);
@@ -139,7 +154,6 @@ fn turn(to: &mut [f32], w: &[f32], n: usize, k: usize, b: usize) {
             }
         }
     }
-    debug_assert_eq!(to.len(), n * NR);
 }
 
 /// d_w (panels of the shape of W) += d_y^T x.
@@ -147,10 +161,13 @@ pub(crate) fn backward_weight(d_w: &mut [f32], d_y: &[f32], x: &[f32], n: usize,
     let (m, panels) = (d_y.len() / n, n.div_ceil(NR));
     assert!(x.len() == m * k && d_w.len() == panels * NR * k, "linear weight gradient: shapes");
     let threads = par::threads();
-    // Tasks differ in columns of x, which they turn, and share them only where there are too few.
-    let step = k.div_ceil(k.div_ceil(TURNED));
+    // Tasks differ in columns of x, which they turn, and share them only where there are too few. Narrower ones make up for few
+    // panels.
+    let busy = if threads == 1 { 1 } else { 2 * threads };
+    let most = k.div_ceil(TURNED).max(busy.div_ceil(panels));
+    let step = k.div_ceil(most).next_multiple_of(SQUARE).min(k);
     let pieces = k.div_ceil(step);
-    let groups = if threads == 1 { 1 } else { (2 * threads).div_ceil(pieces).min(panels) };
+    let groups = busy.div_ceil(pieces).min(panels);
     let out = Shared::new(d_w);
     par::ranges(pieces * groups, 1, |tasks| {
         scratch::floats(TURNED * TURNED_LD + NR * TOKEN_BLOCK, |buffer| {
@@ -173,7 +190,7 @@ pub(crate) fn backward_weight(d_w: &mut [f32], d_y: &[f32], x: &[f32], n: usize,
                         // SAFETY: this task alone writes rows k0..k1 of panel p; the scratch holds k1 - k0 rows.
                         unsafe {
                             let to = out.at((p * k + k0) * NR);
-                            gemm_ahead(e, a, block.as_ptr(), to, NR, Start::Add, &[]);
+                            gemm(e, a, block.as_ptr(), NR, to, NR, Start::Add);
                         }
                     }
                 }

@@ -2,7 +2,7 @@
 //!
 //! With Muon the matrices inside the blocks follow [`crate::muon`]; embedding, output head, norms and biases stay with AdamW.
 //! bf16 moments (DeepSeek-V3, section 3.3.2) are rounded to nearest after each step, those of 8 bits stochastically (see
-//! [`crate::moments`]); the step itself uses the unrounded ones.
+//! [`crate::moments`]); the step itself uses the unrounded ones. Weights may lie in bf16 alone (see [`crate::split`]).
 
 use crate::adamw::{self, AdamWConfig, Coefficients};
 use crate::dice::{Noise, Rounded};
@@ -434,6 +434,42 @@ mod tests {
             assert_eq!(b.get(ParamId(0)).master(), MasterWeights::Split, "changed by hand it is split again");
             reference.set_precision(Precision::F32, false);
             assert!(values(&reference) == trained && reference.get(ParamId(0)).master() == MasterWeights::Whole);
+        }
+    }
+
+    #[test]
+    fn apart_or_rounded_weights_are_shared_copied_and_changed_as_whole_ones() {
+        let masters = [MasterWeights::Split, MasterWeights::Bf16];
+        for (mine, its) in masters.into_iter().flat_map(|a| masters.map(|b| (a, b))) {
+            let prepared = |master| {
+                let mut params = store();
+                let config = OptimizerConfig { master, ..OptimizerConfig::default() };
+                config.prepare(&mut params, Precision::Bf16);
+                (Optimizer::new(config, &params), params)
+            };
+            let ((mut one, mut a), (mut two, mut b)) = (prepared(mine), prepared(its));
+            let (first, clone) = (values(&a), a.clone());
+            let [g1, g2, g3] = [1, 2, 3].map(|seed| gradients(&a, seed));
+            one.step(&mut a, &g1, 0.01);
+            two.step(&mut b, &g2, 0.01);
+            assert!(values(&clone) == first && values(&a) != first && clone.get(ParamId(0)).master() == mine);
+            let trained = values(&b);
+            a.copy_from(&b);
+            assert_eq!(a.get(ParamId(0)).master(), mine, "a store keeps its own way");
+            assert!(product(&a) == product(&b));
+            if mine == its {
+                assert!(values(&a) == trained);
+            }
+            one.step(&mut a, &g3, 0.01);
+            assert!(values(&b) == trained && values(&a) != trained);
+            a.get_mut(ParamId(0)).data[0] = 2.0;
+            a.refresh();
+            assert_eq!((a.get(ParamId(0)).master(), values(&a)[0][0]), (mine, 2.0));
+            a.master_weights(its);
+            assert_eq!(a.get(ParamId(0)).master(), its);
+            let before = values(&a);
+            a.set_precision(Precision::F32, false);
+            assert!(values(&a) == before && a.get(ParamId(0)).master() == MasterWeights::Whole);
         }
     }
 

@@ -182,9 +182,14 @@ impl Param {
     /// Takes the values apart, or keeps them rounded to nearest; `data` is empty then.
     fn split(&mut self, n: usize, k: usize, master: MasterWeights) {
         let (packed, values) = (own(&mut self.packed), std::mem::take(&mut self.data));
-        packed.pack(&values, n, k, false);
-        let split = master == MasterWeights::Split;
-        self.lower = Some(Arc::new(if split { split::split(packed.words_mut(), &values) } else { Vec::new() }));
+        let lower = if master == MasterWeights::Split {
+            packed.resize(n, k);
+            split::split(packed.words_mut(), &values)
+        } else {
+            packed.pack(&values, n, k, false);
+            Vec::new()
+        };
+        self.lower = Some(Arc::new(lower));
     }
 
     /// Rounds the values for products in `precision`; a trained matrix lies as `master` says.
@@ -445,9 +450,10 @@ impl ParamStore {
 
     /// Copies all values from a store of the same shape; what both share is left alone.
     pub fn copy_from(&mut self, other: &ParamStore) {
+        let master = self.master;
         for (a, b) in self.params.iter_mut().zip(&other.params) {
             if a.lower.is_some() || b.lower.is_some() {
-                a.stale |= a.lower.is_none() || b.lower.is_none();
+                a.stale |= a.lower.is_none() || b.master() != master;
                 (a.data, a.lower, a.packed) = (b.data.clone(), b.lower.clone(), b.packed.clone());
             } else if !a.data.shares(&b.data) {
                 a.data.copy_from_slice(&b.data);

@@ -8,7 +8,7 @@
 //! would be rounded up to an even one becomes the next f32 value, and one that is below the normal range becomes zero. Split again
 //! they stay what they are.
 //!
-//! Without lower halves ([`MasterWeights::Bf16`]) a step rounds the new value stochastically: most steps are smaller than half of
+//! Without lower halves ([`MasterWeights::Bf16`], which makes zero of the same values) a step rounds the new value stochastically: most steps are smaller than half of
 //! the distance between two bf16 numbers, and rounded to nearest they would all be lost.
 
 use crate::cpu::NR;
@@ -110,14 +110,20 @@ multiversion! {
     }
 }
 
+/// A rounded value below the normal range as zero.
+#[inline(always)]
+fn normal(half: u16) -> u32 {
+    u32::from(if half & 0x7f80 == 0 { half & 0x8000 } else { half })
+}
+
 multiversion! {
     /// Units of values into words alone, up or down with a chance that keeps their mean.
     fn throw_units(words: &mut [u32], values: &[f32], dice: &Dice) {
         for (unit, (words, values)) in words.chunks_exact_mut(NR).zip(values.chunks_exact(UNIT)).enumerate() {
             for i in 0..NR {
-                let first = dice.round(unit * UNIT + i, values[i]);
-                let second = dice.round(unit * UNIT + NR + i, values[NR + i]);
-                words[i] = u32::from(first) | u32::from(second) << 16;
+                let at = unit * UNIT + i;
+                let (first, second) = (dice.round(at, values[i]), dice.round(at + NR, values[NR + i]));
+                words[i] = normal(first) | normal(second) << 16;
             }
         }
     }
@@ -261,16 +267,18 @@ impl<'a> TableMut<'a> {
     /// Calls `f` with the values; at most [`CHUNK`] of them where they are not whole. Those without lower halves are rounded with
     /// `noise`.
     pub fn change(&mut self, noise: Noise, f: impl FnOnce(&mut [f32])) {
-        let (len, mut wide) = (self.len(), [0f32; CHUNK]);
+        let len = self.len();
         match self {
             TableMut::Whole(values) => f(values),
             TableMut::Split(upper, lower) => {
+                let mut wide = [0f32; CHUNK];
                 let wide = &mut wide[..len];
                 join_units(wide, upper, lower);
                 f(wide);
                 split_units(upper, lower, wide);
             }
             TableMut::Bf16(upper) => {
+                let mut wide = [0f32; CHUNK];
                 let wide = &mut wide[..len];
                 widen_units(wide, upper);
                 f(wide);

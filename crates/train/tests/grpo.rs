@@ -310,8 +310,9 @@ fn with_little_memory_bits_do_not_depend_on_threads_or_a_resume_either() {
         ..AdamWConfig::default().into()
     };
     let (split, bf16) = (MasterWeights::Split, MasterWeights::Bf16);
-    let cases: [(fn() -> Decoder, MasterWeights); 5] =
-        [(model, split), (deepseek, split), (|| adapted(model(), 5), split), (model, bf16), (deepseek, bf16)];
+    let adapters = || adapted(model(), 5);
+    let cases: [(fn() -> Decoder, MasterWeights); 6] =
+        [(model, split), (deepseek, split), (adapters, split), (model, bf16), (deepseek, bf16), (adapters, bf16)];
     for (model, master) in cases {
         let optimizer = optimizer(master);
         let c = GrpoConfig { precision: Precision::Bf16, optimizer, micro_batch_tokens: 150, ..config() };

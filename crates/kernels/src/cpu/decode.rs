@@ -156,10 +156,10 @@ unsafe fn all<S: Lanes, const NV: usize, const SCORES: bool>(
 ) {
     unsafe {
         match shared {
-            // Sixteen registers hold the sums of two or three heads.
+            // Sixteen registers of eight values hold the sums of two or three heads.
             2 | 4 if NV == 4 => groups::<S, NV, 2, 2, SCORES>(chains, blocks, steps),
             3 if NV == 4 => groups::<S, NV, 3, 3, SCORES>(chains, blocks, steps),
-            _ if NV == 4 => groups::<S, NV, 1, 1, SCORES>(chains, blocks, steps),
+            _ if NV == 4 => groups::<S, NV, 2, 1, SCORES>(chains, blocks, steps),
             4 => groups::<S, NV, 8, 4, SCORES>(chains, blocks, steps),
             2 => groups::<S, NV, 8, 2, SCORES>(chains, blocks, steps),
             3 => groups::<S, NV, 6, 3, SCORES>(chains, blocks, steps),
@@ -231,6 +231,64 @@ unsafe fn side_by_side<S: Lanes, const NV: usize, const J: usize, const G: usize
                     acc[j][v].store(row.as_mut_ptr().add(v * S::WIDTH));
                 }
                 std::ptr::copy_nonoverlapping(row.as_ptr(), chains[j].out, chains[j].width);
+            }
+        }
+    }
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+    use crate::linear::tests::noise;
+
+    /// Scores and values of eight heads, `shared` of them to a panel.
+    fn run(shared: usize, pairs: bool, scores: bool, narrow: bool) -> Vec<u32> {
+        let (heads, steps, count) = (2 * shared.max(3), 16, 3);
+        let words = |n: usize, seed: u64| -> Vec<f32> {
+            let half = |v: f32| v.to_bits() >> 16;
+            let (low, high) = (noise(n, seed), noise(n, seed + 1));
+            if pairs {
+                low.iter().zip(&high).map(|(l, h)| f32::from_bits(half(*l) | half(*h) << 16)).collect()
+            } else {
+                low
+            }
+        };
+        let (left, block) = (words(heads * count * steps, 1), words(heads * steps * NR, 3));
+        let blocks = vec![block.as_ptr(); count];
+        let mut out = vec![0f32; heads * count * NR];
+        let chains: Vec<Chain> = (0..heads)
+            .map(|h| Chain {
+                left: left[h * count * steps..].as_ptr(),
+                offset: h / shared * steps * NR,
+                out: out[h * count * NR..].as_mut_ptr(),
+                width: 30,
+            })
+            .collect();
+        // SAFETY: the instruction set was detected; buffers have the sizes that chains name.
+        unsafe {
+            match (narrow, pairs, scores) {
+                (true, true, true) => avx2_bf16::<true>(&chains, shared, &blocks, steps),
+                (true, true, false) => avx2_bf16::<false>(&chains, shared, &blocks, steps),
+                (true, false, true) => avx2::<true>(&chains, shared, &blocks, steps),
+                (true, false, false) => avx2::<false>(&chains, shared, &blocks, steps),
+                (false, true, true) => all::<PlainPairs, 4, true>(&chains, shared, &blocks, steps),
+                (false, true, false) => all::<PlainPairs, 4, false>(&chains, shared, &blocks, steps),
+                (false, false, true) => all::<Plain, 4, true>(&chains, shared, &blocks, steps),
+                (false, false, false) => all::<Plain, 4, false>(&chains, shared, &blocks, steps),
+            }
+        }
+        out.iter().map(|v| v.to_bits()).collect()
+    }
+
+    #[test]
+    fn eight_lanes_have_the_bits_of_plain_ones() {
+        if isa() == Isa::Portable {
+            return eprintln!("skipped: no AVX2 here");
+        }
+        for shared in 1..=4 {
+            for (pairs, scores) in [(false, false), (false, true), (true, false), (true, true)] {
+                let want = run(shared, pairs, scores, false);
+                assert!(want.iter().any(|v| *v != 0) && run(shared, pairs, scores, true) == want, "{shared} {pairs}");
             }
         }
     }

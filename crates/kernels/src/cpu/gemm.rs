@@ -194,8 +194,8 @@ unsafe fn rows<S: Lanes, const MR: usize, const NV: usize>(
     // Tiles of even height: a low one at the end would have too few sums to keep the units busy.
     let tiles = e.m.div_ceil(MR).max(1);
     let height = e.m.div_ceil(tiles);
-    // Each tile asks for as many of the next lines: all at once they would wait for each other.
-    let share = next.len().div_ceil(tiles).next_multiple_of(LINE);
+    // Each tile asks for as many of the next lines: all at once, as with a single tile, they would wait for each other.
+    let share = if tiles > 1 { next.len().div_ceil(tiles).next_multiple_of(LINE) } else { 0 };
     let mut i = 0;
     while i < e.m {
         for line in next.iter().skip(i / height * share).take(share).step_by(LINE) {
@@ -313,7 +313,7 @@ unsafe fn micro<S: Lanes, const R: usize, const NV: usize>(
     }
 }
 
-/// Asks for a line that will be read after the sums are made. Any address is allowed.
+/// Asks for a line that will be read later. Any address is allowed.
 #[inline(always)]
 pub(crate) fn prefetch(at: *const f32) {
     #[cfg(target_arch = "x86_64")]
@@ -370,6 +370,40 @@ mod tests {
                 // SAFETY: as above.
                 unsafe { rows::<Plain, 4, 1>(e, left, b.as_ptr(), NR, portable.as_mut_ptr(), n, start, &[]) };
                 assert_eq!(portable, want, "portable {m} {k} {n} {start:?}");
+                #[cfg(target_arch = "x86_64")]
+                if isa() != Isa::Portable {
+                    let mut narrow = noise(m * n, 3);
+                    // SAFETY: as above, and the instruction set was detected.
+                    unsafe { avx2(e, left, b.as_ptr(), NR, narrow.as_mut_ptr(), n, start, &b) };
+                    assert_eq!(narrow, want, "AVX2 {m} {k} {n} {start:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn pairs_of_eight_lanes_have_the_bits_of_plain_ones() {
+        if isa() == Isa::Portable {
+            return eprintln!("skipped: no AVX2 here");
+        }
+        let half = |v: &f32| v.to_bits() >> 16;
+        let pairs = |n: usize, seed: u32| -> Vec<f32> {
+            let both = noise(n, seed).into_iter().zip(noise(n, seed + 9));
+            both.map(|(low, high)| f32::from_bits(half(&low) | half(&high) << 16)).collect()
+        };
+        for (m, k, n) in [(1, 1, 1), (1, 7, 32), (5, 33, 17), (12, 64, 32), (13, 5, 31), (37, 40, 32)] {
+            let (a, b) = (pairs(m * k, 1), pairs(k * NR, 2));
+            for start in [Start::Zero, Start::Add, Start::Chain] {
+                let (mut plain, mut narrow) = (noise(m * n, 3), noise(m * n, 3));
+                let e = Extent { m, outer: 1, inner: k, n };
+                let left = Left { base: a.as_ptr(), row: k, outer: 0, inner: 1 };
+                // SAFETY: buffers have the sizes that extent and strides name; the instruction set was detected.
+                unsafe {
+                    rows::<PlainPairs, 4, 1>(e, left, b.as_ptr(), NR, plain.as_mut_ptr(), n, start, &[]);
+                    avx2_bf16(e, left, b.as_ptr(), NR, narrow.as_mut_ptr(), n, start);
+                }
+                assert_eq!(narrow, plain, "{m} {k} {n} {start:?}");
             }
         }
     }

@@ -120,16 +120,15 @@ pub const SQUARE: usize = 16;
 /// `dst[d][i] = src[i][d]` for up to 16 rows and columns; rows lie `dst_ld` and `src_ld` apart.
 pub fn transpose(dst: &mut [f32], dst_ld: usize, src: &[f32], src_ld: usize, rows: usize, columns: usize) {
     #[cfg(target_arch = "x86_64")]
-    if rows == SQUARE && columns == SQUARE && super::isa() == super::Isa::Avx512 {
+    if rows == SQUARE && columns == SQUARE && super::isa() != super::Isa::Portable {
         assert!(src.len() >= 15 * src_ld + SQUARE && dst.len() >= 15 * dst_ld + SQUARE);
-        // SAFETY: the instruction set was detected; 16 rows of 16 values are inside both (asserted).
-        return unsafe { transpose_16(dst.as_mut_ptr(), dst_ld, src.as_ptr(), src_ld) };
-    }
-    #[cfg(target_arch = "x86_64")]
-    if rows == SQUARE && columns == SQUARE && super::isa() == super::Isa::Avx2 {
-        assert!(src.len() >= 15 * src_ld + SQUARE && dst.len() >= 15 * dst_ld + SQUARE);
-        // SAFETY: as above.
-        return unsafe { transpose_4x8(dst.as_mut_ptr(), dst_ld, src.as_ptr(), src_ld) };
+        let (dst, src) = (dst.as_mut_ptr(), src.as_ptr());
+        return match super::isa() {
+            // SAFETY: the instruction set was detected; 16 rows of 16 values are inside both (asserted).
+            super::Isa::Avx512 => unsafe { transpose_16(dst, dst_ld, src, src_ld) },
+            // SAFETY: as above.
+            _ => unsafe { transpose_4x8(dst, dst_ld, src, src_ld) },
+        };
     }
     for i in 0..rows {
         for d in 0..columns {
@@ -236,16 +235,26 @@ mod tests {
     #[cfg(target_arch = "x86_64")]
     #[test]
     fn squares_are_transposed() {
-        if !is_x86_feature_detected!("avx512f") {
-            return eprintln!("skipped: no AVX-512 here");
-        }
         let src: Vec<f32> = (0..16 * 20).map(|i| i as f32).collect();
-        let mut dst = vec![0f32; 16 * 32];
+        let check = |name: &str, there: bool, transpose: &dyn Fn(&mut [f32])| {
+            if !there {
+                return eprintln!("skipped: no {name} here");
+            }
+            let mut dst = vec![0f32; 16 * 32];
+            transpose(&mut dst);
+            for (i, d) in (0..16).flat_map(|i| (0..16).map(move |d| (i, d))) {
+                assert_eq!(dst[d * 32 + i], src[i * 20 + d], "{name} {i} {d}");
+            }
+        };
+        check("processor", true, &|dst| transpose(dst, 32, &src, 20, 16, 16));
         // SAFETY: detected; both hold 16 rows of 16 at these distances.
-        unsafe { transpose_16(dst.as_mut_ptr(), 32, src.as_ptr(), 20) };
-        for (i, d) in (0..16).flat_map(|i| (0..16).map(move |d| (i, d))) {
-            assert_eq!(dst[d * 32 + i], src[i * 20 + d], "{i} {d}");
-        }
+        check("AVX-512", is_x86_feature_detected!("avx512f"), &|dst| unsafe {
+            transpose_16(dst.as_mut_ptr(), 32, src.as_ptr(), 20);
+        });
+        // SAFETY: as above.
+        check("AVX2", is_x86_feature_detected!("avx2"), &|dst| unsafe {
+            transpose_4x8(dst.as_mut_ptr(), 32, src.as_ptr(), 20);
+        });
     }
 
     #[test]

@@ -65,6 +65,46 @@ fn every_path_gives_the_same_bits() {
         for (i, sums) in sums.iter().enumerate() {
             assert_eq!(sums[..8], all[(i + 2) * n + NR..(i + 2) * n + n], "{bits}");
         }
+        #[cfg(target_arch = "x86_64")]
+        if avx2::available() {
+            for count in [1, 2, 3, 4, 5, 8, 9, 101] {
+                let (mut want, mut found) = (vec![[0f32; NR]; count], vec![[0f32; NR]; count]);
+                plain_tile(&mut want, &packed, 0, &a, 2);
+                // SAFETY: the instruction set was detected; panel and rows are inside.
+                unsafe { avx2::tile(&mut found, &packed, 0, &a, 2) };
+                assert_eq!(found, want, "AVX2, {bits} bits, {count} rows");
+            }
+        }
+    }
+}
+
+/// The largest sums that a tile makes: all weights and activations as large as they get.
+#[test]
+fn the_largest_whole_numbers_fit() {
+    let (n, k) = (40, 64);
+    for (group, bits) in [(32, 4), (32, 5), (16, 8), (32, 8)] {
+        for q in [0, 1 << (bits - 1), ((1u32 << bits) - 1) as u8] {
+            let even = QuantRows { q: vec![q; n * k], ..rows(n, k, group, bits, false) };
+            let packed = Quantized::new(&even);
+            // Rows of one sign, of the other, and of both in turn: rounded they are 127 and -127.
+            let sign = |row: usize, i: usize| [1.0, -1.0, if i % 2 == 0 { 1.0 } else { -1.0 }][row % 3];
+            let x: Vec<f32> = (0..9 * k).map(|at| sign(at / k, at)).collect();
+            let mut a = Activations::default();
+            a.fill(&x, k);
+            for count in 1..=9 {
+                let (mut want, mut found) = (vec![[0f32; NR]; count], vec![[0f32; NR]; count]);
+                plain_tile(&mut want, &packed, 1, &a, 0);
+                tile(&mut found, &packed, 1, &a, 0);
+                assert_eq!(found, want, "{bits} bits, {q}");
+                #[cfg(target_arch = "x86_64")]
+                if avx2::available() {
+                    found.fill([0.0; NR]);
+                    // SAFETY: the instruction set was detected; panel and rows are inside.
+                    unsafe { avx2::tile(&mut found, &packed, 1, &a, 0) };
+                    assert_eq!(found, want, "AVX2, {bits} bits, {q}");
+                }
+            }
+        }
     }
 }
 
