@@ -87,7 +87,7 @@ fn the_largest_whole_numbers_fit() {
             let even = QuantRows { q: vec![q; n * k], ..rows(n, k, group, bits, false) };
             let packed = Quantized::new(&even);
             // Rows of one sign, of the other, and of both in turn: rounded they are 127 and -127.
-            let sign = |row: usize, i: usize| [1.0, -1.0, if i % 2 == 0 { 1.0 } else { -1.0 }][row % 3];
+            let sign = |row: usize, i: usize| [1.0, -1.0, if i.is_multiple_of(2) { 1.0 } else { -1.0 }][row % 3];
             let x: Vec<f32> = (0..9 * k).map(|at| sign(at / k, at)).collect();
             let mut a = Activations::default();
             a.fill(&x, k);
