@@ -60,11 +60,11 @@ fn both(master: MasterWeights) -> (ParamStore, ParamStore) {
 fn a_tied_head_over_pieces_of_the_vocabulary_has_the_gradients_of_the_whole() {
     for master in [MasterWeights::Split, MasterWeights::Bf16] {
         let (apart, whole) = both(master);
-        compare(&apart, &whole);
+        compare(&apart, &whole, if master == MasterWeights::Split { 2e-4 } else { 5e-4 });
     }
 }
 
-fn compare(apart: &ParamStore, whole: &ParamStore) {
+fn compare(apart: &ParamStore, whole: &ParamStore, f32_limit: f64) {
     let (values, gradients) = run(whole, GradientType::F32);
     for (params, numbers) in [(apart, GradientType::F32), (apart, GradientType::Bf16), (whole, GradientType::Bf16)] {
         let (found, low) = run(params, numbers);
@@ -73,7 +73,7 @@ fn compare(apart: &ParamStore, whole: &ParamStore) {
             let square = |v: &mut dyn Iterator<Item = f32>| v.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
             let off = square(&mut low.iter().zip(want).map(|(a, b)| a - b)) / square(&mut want.iter().copied());
             // Sums in another order: some fall on the other side when they are rounded for the next product.
-            let limit = if numbers == GradientType::F32 { 5e-4 } else { 6e-3 };
+            let limit = if numbers == GradientType::F32 { f32_limit } else { 6e-3 };
             assert!(off < limit, "{numbers:?} parameter {id}: relative error {off}");
         }
         assert!(run(params, numbers).1 == low, "and the same bits every time");

@@ -239,8 +239,8 @@ pub fn load(
     Ok(Resumed { state, policy, optimizer, reference })
 }
 
-/// Where values come from. Moments may be in fewer bits, and weights in two halves or in bf16; they are widened a piece at a time: a model's worth
-/// of f32 moments is more than all else that training keeps, and its largest matrix is a quarter of a small model.
+/// Where values come from. Moments may be in fewer bits, and weights in two halves or in bf16; they are widened a piece at a time: a
+/// model's worth of f32 moments is more than all else that training keeps, and its largest matrix is a quarter of a small model.
 enum Source<'a> {
     Plain(&'a Param),
     Moment { optimizer: &'a Optimizer, id: ParamId, second: bool },
