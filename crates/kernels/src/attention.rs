@@ -11,6 +11,7 @@ use crate::cpu::operand::{Operand, Pairs, Singles, grow};
 use crate::par::{self, Shared};
 use crate::params::Precision;
 use crate::scratch;
+use crate::segments::Segments;
 use std::cell::RefCell;
 
 /// Query rows of one tile.
@@ -20,6 +21,20 @@ const TALL_TILE: usize = 64;
 
 fn tile_rows<E: Operand>() -> usize {
     if E::tiles() { TALL_TILE } else { TILE }
+}
+
+/// The same where no sum runs over the rows: as many as a block of keys, so that little is made only to be masked.
+pub(crate) fn forward_rows<E: Operand>() -> usize {
+    if E::tiles() { TALL_TILE } else { NR }
+}
+
+/// The rows of a tile, whose first one is at position `r0`, in groups that see equally many blocks of keys: (first row, rows,
+/// keys). Sums over what they do not see would be sums of zeros.
+pub(crate) fn groups(r0: usize, rows: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+    (r0 / NR..(r0 + rows).div_ceil(NR)).map(move |b| {
+        let (first, end) = ((b * NR).max(r0) - r0, ((b + 1) * NR).min(r0 + rows) - r0);
+        (first, end - first, (b + 1) * NR)
+    })
 }
 
 thread_local! {
@@ -35,57 +50,6 @@ struct Forward {
     s: Vec<f32>,
     q: Vec<f32>,
     p: Vec<f32>,
-}
-
-/// Boundaries of packed sequences: `cu[i]..cu[i + 1]` are the tokens of sequence i.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Segments {
-    cu: Vec<usize>,
-}
-
-impl Segments {
-    /// From lengths of the sequences.
-    pub fn from_lengths(lengths: impl IntoIterator<Item = usize>) -> Self {
-        let mut cu = vec![0];
-        for l in lengths {
-            cu.push(cu[cu.len() - 1] + l);
-        }
-        Segments { cu }
-    }
-
-    /// From cumulative lengths, beginning with 0.
-    pub fn from_cumulative(cu: Vec<usize>) -> Self {
-        assert!(
-            cu.first() == Some(&0) && cu.windows(2).all(|w| w[0] <= w[1]),
-            "cumulative lengths must start at 0 and grow"
-        );
-        Segments { cu }
-    }
-
-    /// Total number of tokens.
-    pub fn tokens(&self) -> usize {
-        *self.cu.last().expect("never empty")
-    }
-
-    /// Number of sequences.
-    pub fn len(&self) -> usize {
-        self.cu.len() - 1
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Token range of sequence i.
-    pub fn range(&self, i: usize) -> std::ops::Range<usize> {
-        self.cu[i]..self.cu[i + 1]
-    }
-
-    /// Position of every token inside its sequence.
-    pub fn positions(&self) -> Vec<u32> {
-        (0..self.len()).flat_map(|i| 0..self.range(i).len() as u32).collect()
-    }
 }
 
 /// Widths of an attention layer.
@@ -148,7 +112,7 @@ fn forward_in<E: Operand>(
     seg: &Segments,
     heads: Heads,
 ) {
-    let (n, kv, dim, tile) = (heads.query, heads.kv, heads.dim, tile_rows::<E>());
+    let (n, kv, dim, tile) = (heads.query, heads.kv, heads.dim, forward_rows::<E>());
     let t = seg.tokens();
     assert!(
         q.len() == t * n * dim
@@ -279,11 +243,13 @@ fn backward_in<E: Operand>(
                         w.tile::<E>(&q[base..], &d_out[base..], &out[base..], &stats[stats_at..], r0, n, heads);
                         let rows = (range.len() - r0).min(tile);
                         let (d_s, ld) = E::placed(&w.d_s_left, &w.d_s, w.cap, rows, w.keys);
-                        let e = Extent { m: rows, outer: 1, inner: E::words(w.keys), n: dim };
-                        let a = Left { base: d_s, row: ld, outer: 0, inner: 1 };
                         let b = Right { base: w.k_p.as_ptr(), panel: E::words(w.cap) * NR, ld: NR };
-                        // SAFETY: only this task writes head h of this segment's rows.
-                        unsafe { E::wide(e, a, b, d_q.at(base), n * dim, start) };
+                        Scratch::each_group::<E>(r0, rows, |first, count, keys| {
+                            let e = Extent { m: count, outer: 1, inner: E::words(keys), n: dim };
+                            let a = Left { base: d_s.wrapping_add(first * ld), row: ld, outer: 0, inner: 1 };
+                            // SAFETY: only this task writes head h of this segment's rows.
+                            unsafe { E::wide(e, a, b, d_q.at(base + first * n * dim), n * dim, start) };
+                        });
                     }
                 }
                 w.upright::<E>(dim);
@@ -355,12 +321,18 @@ impl Scratch {
         let (dim, ld, cap) = (heads.dim, n * heads.dim, self.cap);
         let rows = (self.len - r0).min(tile_rows::<E>());
         self.keys = (r0 + rows).next_multiple_of(NR);
-        let left = E::left(&mut self.left, q, ld, rows, dim);
-        // SAFETY: `left` has `rows` rows; scratch sized in `load`.
-        unsafe { scores::<E>(&mut self.p, cap, left, rows, &self.k_t, dim, self.keys) };
-        let left = E::left(&mut self.left, d_out, ld, rows, dim);
-        // SAFETY: as above.
-        unsafe { scores::<E>(&mut self.d_s, cap, left, rows, &self.v_t, dim, self.keys) };
+        let (left, left_ld) = E::left(&mut self.left, q, ld, rows, dim);
+        Self::each_group::<E>(r0, rows, |first, count, keys| {
+            let left = (left.wrapping_add(first * left_ld), left_ld);
+            // SAFETY: `left` has `rows` rows; scratch sized in `load`.
+            unsafe { scores::<E>(&mut self.p[first * cap..], cap, left, count, &self.k_t, dim, keys) };
+        });
+        let (left, left_ld) = E::left(&mut self.left, d_out, ld, rows, dim);
+        Self::each_group::<E>(r0, rows, |first, count, keys| {
+            let left = (left.wrapping_add(first * left_ld), left_ld);
+            // SAFETY: as above.
+            unsafe { scores::<E>(&mut self.d_s[first * cap..], cap, left, count, &self.v_t, dim, keys) };
+        });
         self.delta.resize(TALL_TILE, 0.0);
         row_dots(&mut self.delta[..rows], d_out, out, ld, dim);
         let keys = self.keys;
@@ -388,11 +360,27 @@ impl Scratch {
         let p = E::placed_down(&self.p_down, &self.p, cap, keys);
         let d_s = E::placed_down(&self.d_s_down, &self.d_s, cap, keys);
         for ((base, inner), right, to) in [(p, &self.d_o_p, &mut self.d_v), (d_s, &self.q_p, &mut self.d_k)] {
-            let e = Extent { m: keys, outer: 1, inner: lines, n: self.wide };
-            let a = Left { base, row: 1, outer: 0, inner };
-            let b = Right { base: right.as_ptr(), panel: lines * NR, ld: NR };
-            // SAFETY: the left side is [lines, keys], panels are [lines, 32], `to` is [cap, wide].
-            unsafe { E::wide(e, a, b, to.as_mut_ptr(), self.wide, Start::Add) };
+            let mut add = |from: usize, m: usize, skipped: usize| {
+                let e = Extent { m, outer: 1, inner: lines - skipped, n: self.wide };
+                let a = Left { base: base.wrapping_add(skipped * inner + from), row: 1, outer: 0, inner };
+                let b = Right { base: right[skipped * NR..].as_ptr(), panel: lines * NR, ld: NR };
+                // SAFETY: the left side is [lines, keys], panels are [lines, 32], `to` is [cap, wide].
+                unsafe { E::wide(e, a, b, to[from * self.wide..].as_mut_ptr(), self.wide, Start::Add) };
+            };
+            // All rows see the keys before them; a later block only those from its own first position on.
+            let all = (r0 / NR + 1) * NR;
+            add(0, all, 0);
+            for from in (all..keys).step_by(NR) {
+                add(from, NR, (from - r0) / E::VALUES);
+            }
+        }
+    }
+
+    /// [`groups`], or all rows at once where matrix tiles take them.
+    fn each_group<E: Operand>(r0: usize, rows: usize, mut work: impl FnMut(usize, usize, usize)) {
+        match E::tiles() {
+            true => work(0, rows, (r0 + rows).next_multiple_of(NR)),
+            false => groups(r0, rows).for_each(|(first, rows, keys)| work(first, rows, keys)),
         }
     }
 
@@ -442,27 +430,41 @@ impl Scratch {
 
 crate::multiversion! {
     /// Dot products of rows `ld` apart, `dim` wide, each as [`math::dot`].
-    fn row_dots(out: &mut [f32], x: &[f32], y: &[f32], ld: usize, dim: usize) -> () {
-        let whole = dim / math::LANES * math::LANES;
+    fn row_dots<S>(out: &mut [f32], x: &[f32], y: &[f32], ld: usize, dim: usize) -> () {
         for (i, out) in out.iter_mut().enumerate() {
-            let (x, y) = (&x[i * ld..i * ld + dim], &y[i * ld..i * ld + dim]);
-            let mut lanes = [0f32; math::LANES];
-            for at in (0..whole).step_by(math::LANES) {
-                let (x, y) = (&x[at..][..math::LANES], &y[at..][..math::LANES]);
-                for l in 0..math::LANES { lanes[l] = x[l].mul_add(y[l], lanes[l]); }
-            }
-            for at in whole..dim { lanes[at - whole] = x[at].mul_add(y[at], lanes[at - whole]); }
-            *out = math::fold(lanes);
+            // SAFETY: the instruction set was detected.
+            *out = unsafe { math::dot_in::<S>(&x[i * ld..i * ld + dim], &y[i * ld..i * ld + dim]) };
         }
     }
 }
 
 crate::multiversion! {
     /// p <- soft-max probabilities of raw scores p; d_s <- p (d_p - delta) scale.
-    fn probabilities(p: &mut [f32], d_s: &mut [f32], max: f32, inverse: f32, delta: f32, scale: f32) -> () {
+    pub(crate) fn probabilities(p: &mut [f32], d_s: &mut [f32], max: f32, inverse: f32, delta: f32, scale: f32) -> () {
         for (p, d) in p.iter_mut().zip(d_s.iter_mut()) {
             *p = math::exp((*p - max) * scale) * inverse;
             *d = *p * (*d - delta) * scale;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_all_rows_of_a_tile_with_just_the_blocks_they_see() {
+        for (r0, rows) in [(0, 1), (0, 48), (48, 48), (96, 5), (31, 2), (64, 64), (70, 33)] {
+            let mut next = 0;
+            for (first, count, keys) in groups(r0, rows) {
+                assert!(first == next && count > 0, "{r0} {rows}");
+                assert!(
+                    (first..first + count).all(|i| (r0 + i + 1).next_multiple_of(NR) == keys),
+                    "{r0} {rows} {keys}"
+                );
+                next = first + count;
+            }
+            assert_eq!(next, rows, "{r0}");
         }
     }
 }

@@ -6,7 +6,7 @@
 
 mod latent;
 
-use crate::attention::{Heads, TILE, softmax_row};
+use crate::attention::{Heads, forward_rows, softmax_row};
 use crate::cpu::bf16::halve;
 use crate::cpu::decode::{self, Chain, TileRows};
 use crate::cpu::gemm::{Extent, Left, NR, Start, bf16_tiles};
@@ -220,9 +220,9 @@ impl KvCache {
         let steps: Vec<usize> = (0..spans.len()).filter(|i| side_by_side && spans[*i].rows == 1).collect();
         par::ranges(steps.len(), 4, |items| {
             scratch::kept(&STEP, |work| {
-                for i in items {
-                    let i = steps[i];
-                    self.step::<E>(layer, &out, q, &spans[i], first[i], heads, work);
+                for at in items {
+                    let (i, next) = (steps[at], steps.get(at + 1).map(|i| &spans[*i]));
+                    self.step::<E>(layer, &out, q, (&spans[i], next), first[i], heads, work);
                 }
             });
         });
@@ -242,13 +242,13 @@ impl KvCache {
         });
     }
 
-    /// One new token of one sequence, all heads side by side.
+    /// One new token of one sequence, all heads side by side; what the next one reads first is asked for.
     fn step<E: Operand>(
         &self,
         layer: usize,
         out: &Shared,
         q: &[f32],
-        span: &CacheSpan,
+        (span, next): (&CacheSpan, Option<&CacheSpan>),
         t: usize,
         heads: Heads,
         work: &mut Step,
@@ -269,8 +269,11 @@ impl KvCache {
             out: s[h * keys..].as_mut_ptr(),
             width: NR,
         }));
+        // From a head's keys to its values, where both are as wide.
+        let jump = self.shape.value_start(0);
+        let after = blocks[0].wrapping_add(jump);
         // SAFETY: the query row exists (asserted by the caller); every block holds this layer's keys; s has `keys` per head.
-        unsafe { decode::scores(chains, group, blocks, E::words(dim), E::VALUES == 2) };
+        unsafe { decode::scores(chains, group, blocks, E::words(dim), E::VALUES == 2, after) };
         let mut inverse = [0f32; 256];
         for (h, row) in s.chunks_exact_mut(keys).enumerate().take(n) {
             inverse[h] = softmax_row(row, span.start, heads.scale).1;
@@ -289,8 +292,9 @@ impl KvCache {
                 }));
             }
         }
+        let after = next.map_or(blocks[0], |span| self.blocks[span.blocks[0] as usize].as_ptr()).wrapping_sub(jump);
         // SAFETY: there is a weight for each of the blocks' keys, masked ones zero; blocks hold this layer's values.
-        unsafe { decode::values(chains, group, blocks, E::VALUES == 2) };
+        unsafe { decode::values(chains, group, blocks, E::VALUES == 2, after) };
         for (h, inverse) in inverse.iter().enumerate().take(n) {
             // SAFETY: as above.
             math::scale(unsafe { out.slice((t * n + h) * dim, dim) }, *inverse);
@@ -353,16 +357,16 @@ impl KvCache {
         let shape = self.shape;
         let Step { s, q: q_words, p, .. } = work;
         let (n, dim, group) = (heads.query, heads.dim, heads.query / heads.kv);
-        let cap = (span.start + span.rows).next_multiple_of(NR);
-        grow(s, TILE.max(group) * cap);
+        let (cap, tile_rows) = ((span.start + span.rows).next_multiple_of(NR), forward_rows::<E>());
+        grow(s, tile_rows.max(group) * cap);
         // One new token: the heads of the group are the rows of the product. Several: the tokens are, head by head.
-        let (tiles, stride) = if span.rows == 1 { (1, dim) } else { (group * span.rows.div_ceil(TILE), n * dim) };
+        let (tiles, stride) = if span.rows == 1 { (1, dim) } else { (group * span.rows.div_ceil(tile_rows), n * dim) };
         for tile in 0..tiles {
             let (h, r0, rows) = if span.rows == 1 {
                 (g * group, 0, group)
             } else {
-                let r0 = tile / group * TILE;
-                (g * group + tile % group, r0, (span.rows - r0).min(TILE))
+                let r0 = tile / group * tile_rows;
+                (g * group + tile % group, r0, (span.rows - r0).min(tile_rows))
             };
             let position = |i: usize| span.start + if span.rows == 1 { 0 } else { r0 + i };
             let keys = (position(rows - 1) + 1).next_multiple_of(NR);

@@ -132,15 +132,15 @@ pub(crate) unsafe fn attend(
     scale: f32,
     s: &mut Vec<f32>,
 ) {
-    if s.len() < TILE * cap {
-        s.resize(TILE * cap, 0.0);
+    if s.len() < NR * cap {
+        s.resize(NR * cap, 0.0);
     }
-    for r0 in (0..q.rows).step_by(TILE) {
-        let rows = (q.rows - r0).min(TILE);
+    for r0 in (0..q.rows).step_by(NR) {
+        let rows = (q.rows - r0).min(NR);
         let last = q.position + (r0 + rows - 1) * q.step;
         let seen = (last + 1).next_multiple_of(NR);
-        let mut inverse = [0f32; TILE];
-        // SAFETY: as promised by the caller; s has TILE rows of cap >= seen.
+        let mut inverse = [0f32; NR];
+        // SAFETY: as promised by the caller; s has 32 rows of cap >= seen.
         unsafe {
             let a = Left { base: q.base.add(r0 * q.ld), row: q.ld, outer: 0, inner: 1 };
             for (b, panel) in keys[..seen / NR].iter().enumerate() {

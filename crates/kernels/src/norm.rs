@@ -1,7 +1,7 @@
 //! RMSNorm, y = w x / sqrt(mean(x^2) + eps), over rows of any width (model width, or one head for Qwen3's q/k norm).
 
 use crate::cpu::bf16::halve;
-use crate::cpu::math;
+use crate::cpu::math::{self, Sums};
 use crate::multiversion;
 use crate::par::{self, Shared};
 use crate::scratch;
@@ -28,18 +28,20 @@ multiversion! {
 
 multiversion! {
     /// Sums of squares of up to [`SIDE`] rows side by side; each in the order of [`math::dot`].
-    fn squares(sums: &mut [f32; SIDE], x: &[f32], d: usize) -> () {
-        if x.len() == SIDE * d && d.is_multiple_of(math::LANES) {
-            let mut lanes = [[0f32; math::LANES]; SIDE];
-            for at in (0..d).step_by(math::LANES) {
-                for (i, lanes) in lanes.iter_mut().enumerate() {
-                    let x = &x[i * d + at..][..math::LANES];
-                    for l in 0..math::LANES { lanes[l] = x[l].mul_add(x[l], lanes[l]); }
+    fn squares<S>(sums: &mut [f32; SIDE], x: &[f32], d: usize) -> () {
+        // SAFETY: the instruction set was detected.
+        unsafe {
+            if x.len() == SIDE * d && d.is_multiple_of(math::LANES) {
+                let mut all = [Sums::<S>::zero(); SIDE];
+                let x = x.as_chunks::<{ math::LANES }>().0;
+                let row = d / math::LANES;
+                for at in 0..row {
+                    for (i, sums) in all.iter_mut().enumerate() { sums.fma(&x[i * row + at], &x[i * row + at]); }
                 }
+                for (sum, sums) in sums.iter_mut().zip(all) { *sum = math::fold(sums.lanes()); }
+            } else {
+                for (sum, x) in sums.iter_mut().zip(x.chunks_exact(d)) { *sum = math::dot_in::<S>(x, x); }
             }
-            for (sum, lanes) in sums.iter_mut().zip(lanes) { *sum = math::fold(lanes); }
-        } else {
-            for (sum, x) in sums.iter_mut().zip(x.chunks_exact(d)) { *sum = math::dot(x, x); }
         }
     }
 }

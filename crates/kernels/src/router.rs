@@ -4,9 +4,9 @@
 //! Everything runs in f32. A token's choice depends on its own logits alone; equal scores go to the lower number. The chosen
 //! experts of a token are in ascending order, which is the order their outputs are summed in.
 
-use crate::attention::Segments;
 use crate::cpu::math::exp;
 use crate::par::{self, Shared};
+use crate::segments::Segments;
 
 /// How tokens choose experts.
 #[derive(Clone, Copy, Debug, PartialEq)]

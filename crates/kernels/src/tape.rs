@@ -14,13 +14,14 @@ mod shape;
 pub use experts::{ExpertIds, MoeIds};
 pub use routing::RoutingStats;
 
-use crate::attention::{self, Heads, Segments};
+use crate::attention::{self, Heads};
 use crate::cache::{CacheSpan, KvCache};
 use crate::cpu::operand::halves;
 use crate::gradients::Gradients;
 use crate::params::{ParamId, ParamStore};
 use crate::rope::Rope;
 use crate::rows::Rows;
+use crate::segments::Segments;
 use crate::{embedding, linear, norm, swiglu};
 use std::sync::Arc;
 

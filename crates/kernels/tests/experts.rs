@@ -2,7 +2,7 @@
 
 mod common;
 
-use aha_kernels::attention::Segments;
+use aha_kernels::Segments;
 use aha_kernels::router::{self, Plan, Routing};
 use aha_kernels::{
     Attend, ExpertIds, Gradients, Init, Layout, LossHead, MoeIds, ParamStore, Precision, Tape, Var, WeightGradients,

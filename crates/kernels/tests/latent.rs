@@ -3,7 +3,7 @@
 
 mod common;
 
-use aha_kernels::attention::Segments;
+use aha_kernels::Segments;
 use aha_kernels::latent::packed::{self, Dims};
 use aha_kernels::latent::{LatentForm, LatentHeads, absorb};
 use aha_kernels::rope::{Rope, RopePart};

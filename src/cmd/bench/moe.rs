@@ -3,7 +3,7 @@
 use super::{median, noise};
 use crate::args::{count, precision};
 use crate::output::Output;
-use aha_kernels::attention::Segments;
+use aha_kernels::Segments;
 use aha_kernels::router::Routing;
 use aha_kernels::{Attend, ExpertIds, Gradients, Init, Layout, LossHead, MoeIds, ParamStore, Tape};
 use aha_pipeline::recipe::Precision;

@@ -7,11 +7,18 @@
 use super::{CacheSpan, KvCache, MANY_ROWS, NR};
 use crate::cpu::decode::{self, Chain};
 use crate::cpu::math::{self, SQUARE};
+use crate::cpu::operand::grow;
 use crate::latent::{LatentHeads, Queries, attend};
 use crate::par::{self, Shared};
+use crate::scratch;
+use std::cell::RefCell;
 
 /// Up to so many new tokens of a sequence run one by one, their heads side by side.
 const FEW_TOKENS: usize = 4;
+
+thread_local! {
+    static WORK: RefCell<Work> = RefCell::new(Work::default());
+}
 
 /// Buffers of one task.
 #[derive(Default)]
@@ -74,10 +81,11 @@ impl KvCache {
         }
         let out = Shared::new(ctx);
         par::ranges(spans.len(), 1, |items| {
-            let mut work = Work::default();
-            for i in items {
-                self.span(layer, &out, q, &spans[i], first[i], d, &mut work);
-            }
+            scratch::kept(&WORK, |work| {
+                for i in items {
+                    self.span(layer, &out, q, &spans[i], first[i], d, work);
+                }
+            });
         });
     }
 
@@ -99,7 +107,7 @@ impl KvCache {
         keys.clear();
         keys.extend(blocks.iter().map(|b| self.blocks[*b as usize][start..].as_ptr()));
         // Values of all heads: [ceil(lora/32)][cap][32].
-        values.resize(lora.div_ceil(NR) * cap * NR, 0.0);
+        grow(values, lora.div_ceil(NR) * cap * NR);
         for (b, block) in blocks.iter().enumerate() {
             let block = &self.blocks[*block as usize][start..start + lora * NR];
             for c in (0..lora).step_by(SQUARE) {
@@ -113,7 +121,7 @@ impl KvCache {
         if span.rows <= FEW_TOKENS && n < MANY_ROWS {
             for i in 0..span.rows {
                 let seen = (span.start + i + 1).next_multiple_of(NR);
-                s.resize((n * seen).max(s.len()), 0.0);
+                grow(s, n * seen);
                 chains.clear();
                 chains.extend((0..n).map(|h| Chain {
                     left: q[((t0 + i) * n + h) * key..].as_ptr(),
@@ -122,7 +130,7 @@ impl KvCache {
                     width: NR,
                 }));
                 // SAFETY: the query row exists (asserted by the caller); blocks hold this layer's keys; s has room.
-                unsafe { decode::scores(chains, n, &keys[..seen / NR], key, false) };
+                unsafe { decode::scores(chains, n, &keys[..seen / NR], key, false, keys[0]) };
                 let mut inverse = [0f32; MANY_ROWS];
                 for (h, row) in s.chunks_exact_mut(seen).enumerate().take(n) {
                     inverse[h] = crate::attention::softmax_row(row, span.start + i, d.scale).1;
@@ -142,7 +150,7 @@ impl KvCache {
                     }
                 }
                 // SAFETY: s has a weight for each key, masked ones zero; panels hold 32 rows of 32 at every chain's offset.
-                unsafe { decode::values(chains, n, panels, false) };
+                unsafe { decode::values(chains, n, panels, false, panels[0]) };
                 for (h, inverse) in inverse.iter().enumerate().take(n) {
                     // SAFETY: as above.
                     math::scale(unsafe { out.slice(((t0 + i) * n + h) * lora, lora) }, *inverse);

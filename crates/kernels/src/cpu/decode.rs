@@ -11,6 +11,7 @@ use super::bf16::{Pairs256, Pairs512};
 use super::simd::{Isa, bf16_dot, isa};
 use super::simd::{Lanes, Plain};
 use crate::cpu::NR;
+use crate::cpu::gemm::prefetch;
 
 /// What one head reads and writes.
 #[derive(Clone, Copy)]
@@ -27,21 +28,30 @@ pub struct Chain {
 
 /// Scores of each chain's query (`words` of them) against 32 keys per block: `out[32 b + j]`.
 ///
-/// `shared` neighbouring chains have the same offset. `pairs`: words are pairs of bf16 values, else f32.
+/// `shared` neighbouring chains have the same offset. `pairs`: words are pairs of bf16 values, else f32. What lies at the
+/// chains' offsets from `after` is asked for at the end.
 ///
 /// # Safety
 /// `left` readable for `words`, every block for `words * 32` words from the chain's offset, `out` writable for 32 per block.
-pub unsafe fn scores(chains: &[Chain], shared: usize, blocks: &[*const f32], words: usize, pairs: bool) {
-    unsafe { dispatch::<true>(chains, shared, blocks, words, pairs) }
+pub unsafe fn scores(
+    chains: &[Chain],
+    shared: usize,
+    blocks: &[*const f32],
+    words: usize,
+    pairs: bool,
+    after: *const f32,
+) {
+    unsafe { dispatch::<true>(chains, shared, blocks, words, pairs, after) }
 }
 
-/// Sum over all keys of weight times value row: `out[0..width]`. A block holds 32 keys, as f32 or `pairs`.
+/// Sum over all keys of weight times value row: `out[0..width]`. A block holds 32 keys, as f32 or `pairs`. `after` as in
+/// [`scores`].
 ///
 /// # Safety
 /// `left` readable for a block's words each, every block for as many times 32 words from the chain's offset, `out` writable
 /// for `width`.
-pub unsafe fn values(chains: &[Chain], shared: usize, blocks: &[*const f32], pairs: bool) {
-    unsafe { dispatch::<false>(chains, shared, blocks, if pairs { NR / 2 } else { NR }, pairs) }
+pub unsafe fn values(chains: &[Chain], shared: usize, blocks: &[*const f32], pairs: bool, after: *const f32) {
+    unsafe { dispatch::<false>(chains, shared, blocks, if pairs { NR / 2 } else { NR }, pairs, after) }
 }
 
 /// Rows of one new token, the query heads that share keys and values, and where their results go.
@@ -97,54 +107,81 @@ unsafe fn dispatch<const SCORES: bool>(
     blocks: &[*const f32],
     steps: usize,
     pairs: bool,
+    after: *const f32,
 ) {
     #[cfg(target_arch = "x86_64")]
     {
         match isa() {
             // SAFETY: the instruction set was detected; pointers as promised by the caller.
             Isa::Avx512 if pairs && bf16_dot() => {
-                return unsafe { avx512_bf16::<SCORES>(chains, shared, blocks, steps) };
+                return unsafe { avx512_bf16::<SCORES>(chains, shared, blocks, steps, after) };
             }
             // SAFETY: as above.
-            Isa::Avx512 | Isa::Avx2 if pairs => return unsafe { avx2_bf16::<SCORES>(chains, shared, blocks, steps) },
+            Isa::Avx512 | Isa::Avx2 if pairs => {
+                return unsafe { avx2_bf16::<SCORES>(chains, shared, blocks, steps, after) };
+            }
             // SAFETY: as above.
-            Isa::Avx512 => return unsafe { avx512::<SCORES>(chains, shared, blocks, steps) },
+            Isa::Avx512 => return unsafe { avx512::<SCORES>(chains, shared, blocks, steps, after) },
             // SAFETY: as above.
-            Isa::Avx2 => return unsafe { avx2::<SCORES>(chains, shared, blocks, steps) },
+            Isa::Avx2 => return unsafe { avx2::<SCORES>(chains, shared, blocks, steps, after) },
             Isa::Portable => {}
         }
     }
     // SAFETY: pointers as promised by the caller; no instruction set is assumed.
     unsafe {
         match pairs {
-            true => all::<PlainPairs, 4, SCORES>(chains, shared, blocks, steps),
-            false => all::<Plain, 4, SCORES>(chains, shared, blocks, steps),
+            true => all::<PlainPairs, 4, SCORES>(chains, shared, blocks, steps, after),
+            false => all::<Plain, 4, SCORES>(chains, shared, blocks, steps, after),
         }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx512bf16,avx2,fma")]
-unsafe fn avx512_bf16<const SCORES: bool>(chains: &[Chain], shared: usize, blocks: &[*const f32], steps: usize) {
-    unsafe { all::<Pairs512, 2, SCORES>(chains, shared, blocks, steps) }
+unsafe fn avx512_bf16<const SCORES: bool>(
+    chains: &[Chain],
+    shared: usize,
+    blocks: &[*const f32],
+    steps: usize,
+    after: *const f32,
+) {
+    unsafe { all::<Pairs512, 2, SCORES>(chains, shared, blocks, steps, after) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn avx2_bf16<const SCORES: bool>(chains: &[Chain], shared: usize, blocks: &[*const f32], steps: usize) {
-    unsafe { all::<Pairs256, 4, SCORES>(chains, shared, blocks, steps) }
+unsafe fn avx2_bf16<const SCORES: bool>(
+    chains: &[Chain],
+    shared: usize,
+    blocks: &[*const f32],
+    steps: usize,
+    after: *const f32,
+) {
+    unsafe { all::<Pairs256, 4, SCORES>(chains, shared, blocks, steps, after) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-unsafe fn avx512<const SCORES: bool>(chains: &[Chain], shared: usize, blocks: &[*const f32], steps: usize) {
-    unsafe { all::<std::arch::x86_64::__m512, 2, SCORES>(chains, shared, blocks, steps) }
+unsafe fn avx512<const SCORES: bool>(
+    chains: &[Chain],
+    shared: usize,
+    blocks: &[*const f32],
+    steps: usize,
+    after: *const f32,
+) {
+    unsafe { all::<std::arch::x86_64::__m512, 2, SCORES>(chains, shared, blocks, steps, after) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn avx2<const SCORES: bool>(chains: &[Chain], shared: usize, blocks: &[*const f32], steps: usize) {
-    unsafe { all::<std::arch::x86_64::__m256, 4, SCORES>(chains, shared, blocks, steps) }
+unsafe fn avx2<const SCORES: bool>(
+    chains: &[Chain],
+    shared: usize,
+    blocks: &[*const f32],
+    steps: usize,
+    after: *const f32,
+) {
+    unsafe { all::<std::arch::x86_64::__m256, 4, SCORES>(chains, shared, blocks, steps, after) }
 }
 
 #[inline(always)]
@@ -153,17 +190,18 @@ unsafe fn all<S: Lanes, const NV: usize, const SCORES: bool>(
     shared: usize,
     blocks: &[*const f32],
     steps: usize,
+    after: *const f32,
 ) {
     unsafe {
         match shared {
             // Sixteen registers of eight values hold the sums of two or three heads.
-            2 | 4 if NV == 4 => groups::<S, NV, 2, 2, SCORES>(chains, blocks, steps),
-            3 if NV == 4 => groups::<S, NV, 3, 3, SCORES>(chains, blocks, steps),
-            _ if NV == 4 => groups::<S, NV, 2, 1, SCORES>(chains, blocks, steps),
-            4 => groups::<S, NV, 8, 4, SCORES>(chains, blocks, steps),
-            2 => groups::<S, NV, 8, 2, SCORES>(chains, blocks, steps),
-            3 => groups::<S, NV, 6, 3, SCORES>(chains, blocks, steps),
-            _ => groups::<S, NV, 4, 1, SCORES>(chains, blocks, steps),
+            2 | 4 if NV == 4 => groups::<S, NV, 2, 2, SCORES>(chains, blocks, steps, after),
+            3 if NV == 4 => groups::<S, NV, 3, 3, SCORES>(chains, blocks, steps, after),
+            _ if NV == 4 => groups::<S, NV, 2, 1, SCORES>(chains, blocks, steps, after),
+            4 => groups::<S, NV, 8, 4, SCORES>(chains, blocks, steps, after),
+            2 => groups::<S, NV, 8, 2, SCORES>(chains, blocks, steps, after),
+            3 => groups::<S, NV, 6, 3, SCORES>(chains, blocks, steps, after),
+            _ => groups::<S, NV, 4, 1, SCORES>(chains, blocks, steps, after),
         }
     }
 }
@@ -174,16 +212,19 @@ unsafe fn groups<S: Lanes, const NV: usize, const J: usize, const G: usize, cons
     chains: &[Chain],
     blocks: &[*const f32],
     steps: usize,
+    after: *const f32,
 ) {
     let mut groups = chains.chunks_exact(J);
     for group in &mut groups {
         let group: &[Chain; J] = group.try_into().expect("chunks are this long");
-        unsafe { side_by_side::<S, NV, J, G, SCORES>(group, blocks, steps) };
+        unsafe { side_by_side::<S, NV, J, G, SCORES>(group, blocks, steps, after) };
     }
     for group in groups.remainder().chunks(G) {
         match <&[Chain; G]>::try_from(group) {
-            Ok(group) => unsafe { side_by_side::<S, NV, G, G, SCORES>(group, blocks, steps) },
-            Err(_) => group.iter().for_each(|c| unsafe { side_by_side::<S, NV, 1, 1, SCORES>(&[*c], blocks, steps) }),
+            Ok(group) => unsafe { side_by_side::<S, NV, G, G, SCORES>(group, blocks, steps, after) },
+            Err(_) => {
+                group.iter().for_each(|c| unsafe { side_by_side::<S, NV, 1, 1, SCORES>(&[*c], blocks, steps, after) })
+            }
         }
     }
 }
@@ -193,6 +234,7 @@ unsafe fn side_by_side<S: Lanes, const NV: usize, const J: usize, const G: usize
     chains: &[Chain; J],
     blocks: &[*const f32],
     steps: usize,
+    after: *const f32,
 ) {
     unsafe {
         let mut acc = [[S::splat(0.0); NV]; J];
@@ -200,10 +242,14 @@ unsafe fn side_by_side<S: Lanes, const NV: usize, const J: usize, const G: usize
             if SCORES {
                 acc = [[S::splat(0.0); NV]; J];
             }
+            let next = blocks.get(b + 1).copied().unwrap_or(after);
             for p in 0..steps {
                 let at = if SCORES { p } else { b * steps + p };
                 for first in (0..J).step_by(G) {
-                    let row = block.add(chains[first].offset + p * NR);
+                    let offset = chains[first].offset + p * NR;
+                    let row = block.add(offset);
+                    prefetch(next.wrapping_add(offset));
+                    prefetch(next.wrapping_add(offset + NR / 2));
                     let mut values = [S::splat(0.0); NV];
                     for v in 0..NV {
                         values[v] = S::load(row.add(v * S::WIDTH));
@@ -267,14 +313,14 @@ mod tests {
         // SAFETY: the instruction set was detected; buffers have the sizes that chains name.
         unsafe {
             match (narrow, pairs, scores) {
-                (true, true, true) => avx2_bf16::<true>(&chains, shared, &blocks, steps),
-                (true, true, false) => avx2_bf16::<false>(&chains, shared, &blocks, steps),
-                (true, false, true) => avx2::<true>(&chains, shared, &blocks, steps),
-                (true, false, false) => avx2::<false>(&chains, shared, &blocks, steps),
-                (false, true, true) => all::<PlainPairs, 4, true>(&chains, shared, &blocks, steps),
-                (false, true, false) => all::<PlainPairs, 4, false>(&chains, shared, &blocks, steps),
-                (false, false, true) => all::<Plain, 4, true>(&chains, shared, &blocks, steps),
-                (false, false, false) => all::<Plain, 4, false>(&chains, shared, &blocks, steps),
+                (true, true, true) => avx2_bf16::<true>(&chains, shared, &blocks, steps, block.as_ptr()),
+                (true, true, false) => avx2_bf16::<false>(&chains, shared, &blocks, steps, block.as_ptr()),
+                (true, false, true) => avx2::<true>(&chains, shared, &blocks, steps, block.as_ptr()),
+                (true, false, false) => avx2::<false>(&chains, shared, &blocks, steps, block.as_ptr()),
+                (false, true, true) => all::<PlainPairs, 4, true>(&chains, shared, &blocks, steps, block.as_ptr()),
+                (false, true, false) => all::<PlainPairs, 4, false>(&chains, shared, &blocks, steps, block.as_ptr()),
+                (false, false, true) => all::<Plain, 4, true>(&chains, shared, &blocks, steps, block.as_ptr()),
+                (false, false, false) => all::<Plain, 4, false>(&chains, shared, &blocks, steps, block.as_ptr()),
             }
         }
         out.iter().map(|v| v.to_bits()).collect()

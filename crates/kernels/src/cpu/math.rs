@@ -1,5 +1,6 @@
 //! Vectorised row operations: exponential, row maximum, soft-max statistics. Lane sums are folded in one fixed order.
 
+use super::simd::Floats;
 use crate::multiversion;
 
 /// Lanes over which row sums are spread before the final fold.
@@ -38,42 +39,126 @@ pub fn fold(lanes: [f32; LANES]) -> f32 {
     (b[0] + b[2]) + (b[1] + b[3])
 }
 
+/// Sums in [`LANES`] lanes, as vectors: of an array of them the compiler makes pairs wherever [`fold`] follows.
+#[derive(Clone, Copy)]
+pub(crate) struct Sums<S>([S; 2]);
+
+impl<S: Floats> Sums<S> {
+    /// Nothing summed.
+    ///
+    /// # Safety
+    /// As [`Floats`]; so for the others.
+    #[inline(always)]
+    pub(crate) unsafe fn zero() -> Self {
+        unsafe { Self::all(0.0) }
+    }
+
+    /// Every lane x.
+    #[inline(always)]
+    unsafe fn all(x: f32) -> Self {
+        Sums(unsafe { [S::splat(x); 2] })
+    }
+
+    /// Lane i: + x[i] y[i], rounded once.
+    #[inline(always)]
+    pub(crate) unsafe fn fma(&mut self, x: &[f32; LANES], y: &[f32; LANES]) {
+        for v in 0..LANES / S::WIDTH {
+            let at = v * S::WIDTH;
+            unsafe { self.0[v] = self.0[v].fma(S::load(x[at..].as_ptr()), S::load(y[at..].as_ptr())) };
+        }
+    }
+
+    /// Lane i: + x[i].
+    #[inline(always)]
+    pub(crate) unsafe fn add(&mut self, x: &[f32; LANES]) {
+        for v in 0..LANES / S::WIDTH {
+            unsafe { self.0[v] = self.0[v].add(S::load(x[v * S::WIDTH..].as_ptr())) };
+        }
+    }
+
+    /// Lane i: the larger of it and x[i].
+    #[inline(always)]
+    unsafe fn max(&mut self, x: &[f32; LANES]) {
+        for v in 0..LANES / S::WIDTH {
+            unsafe { self.0[v] = self.0[v].max(S::load(x[v * S::WIDTH..].as_ptr())) };
+        }
+    }
+
+    /// The lanes.
+    #[inline(always)]
+    pub(crate) unsafe fn lanes(self) -> [f32; LANES] {
+        let mut lanes = [0f32; LANES];
+        for v in 0..LANES / S::WIDTH {
+            unsafe { self.0[v].store(lanes[v * S::WIDTH..].as_mut_ptr()) };
+        }
+        lanes
+    }
+}
+
+/// Dot product, 16 lanes and a fixed fold.
+///
+/// # Safety
+/// As [`Floats`].
+#[inline(always)]
+pub(crate) unsafe fn dot_in<S: Floats>(x: &[f32], y: &[f32]) -> f32 {
+    let (xs, xt) = x.as_chunks::<LANES>();
+    let (ys, yt) = y.as_chunks::<LANES>();
+    // SAFETY: as promised by the caller.
+    let mut lanes = unsafe {
+        let mut sums = Sums::<S>::zero();
+        for (a, b) in xs.iter().zip(ys) {
+            sums.fma(a, b);
+        }
+        sums.lanes()
+    };
+    for (i, (a, b)) in xt.iter().zip(yt).enumerate() {
+        lanes[i] = a.mul_add(*b, lanes[i]);
+    }
+    fold(lanes)
+}
+
 multiversion! {
     /// Dot product, 16 lanes and a fixed fold.
-    pub fn dot(x: &[f32], y: &[f32]) -> f32 {
-        let mut lanes = [0f32; LANES];
-        let (xs, ys) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
-        let (xt, yt) = (xs.remainder(), ys.remainder());
-        for (a, b) in xs.zip(ys) {
-            for i in 0..LANES { lanes[i] = a[i].mul_add(b[i], lanes[i]); }
-        }
-        for (i, (a, b)) in xt.iter().zip(yt).enumerate() { lanes[i] = a.mul_add(*b, lanes[i]); }
-        fold(lanes)
+    pub fn dot<S>(x: &[f32], y: &[f32]) -> f32 {
+        // SAFETY: the instruction set was detected.
+        unsafe { dot_in::<S>(x, y) }
     }
 }
 
 multiversion! {
     /// Largest value of a row (-inf for an empty one).
-    pub fn max(x: &[f32]) -> f32 {
-        let mut lanes = [f32::NEG_INFINITY; LANES];
-        let chunks = x.chunks_exact(LANES);
-        let tail = chunks.remainder();
-        for c in chunks { for i in 0..LANES { lanes[i] = if c[i] > lanes[i] { c[i] } else { lanes[i] }; } }
-        for (i, c) in tail.iter().enumerate() { lanes[i] = if *c > lanes[i] { *c } else { lanes[i] }; }
-        lanes.iter().fold(f32::NEG_INFINITY, |m, &v| if v > m { v } else { m })
+    pub fn max<S>(x: &[f32]) -> f32 {
+        let (chunks, rest) = x.as_chunks::<LANES>();
+        // SAFETY: the instruction set was detected.
+        let mut lanes = unsafe {
+            let mut largest = Sums::<S>::all(f32::NEG_INFINITY);
+            for c in chunks { largest.max(c); }
+            largest.lanes()
+        };
+        for (lane, c) in lanes.iter_mut().zip(rest) { if *c > *lane { *lane = *c; } }
+        let mut width = LANES / 2;
+        while width > 0 {
+            for i in 0..width { if lanes[i + width] > lanes[i] { lanes[i] = lanes[i + width]; } }
+            width /= 2;
+        }
+        lanes[0]
     }
 }
 
 multiversion! {
     /// x <- exp((x - max) * scale), returns the sum. Entries of -inf become exactly 0 and leave the sum unchanged.
-    pub fn exp_sum(x: &mut [f32], max: f32, scale: f32) -> f32 {
-        let mut lanes = [0f32; LANES];
-        let mut chunks = x.chunks_exact_mut(LANES);
-        for c in &mut chunks {
-            for i in 0..LANES { c[i] = exp((c[i] - max) * scale); }
-            for i in 0..LANES { lanes[i] += c[i]; }
-        }
-        for (i, c) in chunks.into_remainder().iter_mut().enumerate() {
+    pub fn exp_sum<S>(x: &mut [f32], max: f32, scale: f32) -> f32 {
+        let (chunks, rest) = x.as_chunks_mut::<LANES>();
+        // SAFETY: the instruction set was detected.
+        let mut lanes = unsafe {
+            let mut sums = Sums::<S>::zero();
+            for c in chunks {
+                for v in c.iter_mut() { *v = exp((*v - max) * scale); }
+                sums.add(c);
+            }
+            sums.lanes()
+        };
+        for (i, c) in rest.iter_mut().enumerate() {
             *c = exp((*c - max) * scale);
             lanes[i] += *c;
         }
@@ -255,6 +340,34 @@ mod tests {
         check("AVX2", is_x86_feature_detected!("avx2"), &|dst| unsafe {
             transpose_4x8(dst.as_mut_ptr(), 32, src.as_ptr(), 20);
         });
+    }
+
+    #[test]
+    fn sums_have_the_same_bits_in_vectors_of_any_width() {
+        let row = |seed: f32, len: usize| -> Vec<f32> { (0..len).map(|i| (i as f32 * 0.71 + seed).sin()).collect() };
+        for len in 0..70 {
+            let (x, y) = (row(0.1, len), row(0.2, len));
+            let mut lanes = [0f32; LANES];
+            x.iter().zip(&y).enumerate().for_each(|(i, (x, y))| lanes[i % LANES] = x.mul_add(*y, lanes[i % LANES]));
+            let want = fold(lanes).to_bits();
+            assert_eq!(dot(&x, &y).to_bits(), want, "{len}");
+            // SAFETY: no instruction set is assumed.
+            assert_eq!(unsafe { dot_in::<crate::cpu::simd::Plain>(&x, &y) }.to_bits(), want, "plain, {len}");
+            #[cfg(target_arch = "x86_64")]
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                // SAFETY: detected.
+                assert_eq!(unsafe { dot_in::<std::arch::x86_64::__m256>(&x, &y) }.to_bits(), want, "AVX2, {len}");
+            }
+            let largest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            assert_eq!(max(&x), largest, "{len}");
+            let (mut e, mut lanes) = (x.clone(), [0f32; LANES]);
+            let sum = exp_sum(&mut e, largest.max(0.0), 0.5);
+            for (i, (e, x)) in e.iter().zip(&x).enumerate() {
+                assert_eq!(*e, exp((x - largest.max(0.0)) * 0.5));
+                lanes[i % LANES] += e;
+            }
+            assert_eq!(sum.to_bits(), fold(lanes).to_bits(), "exponentials, {len}");
+        }
     }
 
     #[test]

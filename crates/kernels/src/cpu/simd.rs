@@ -90,9 +90,21 @@ pub unsafe trait Lanes: Copy {
     unsafe fn add(self, o: Self) -> Self;
 }
 
+/// Lanes whose words are single values.
+///
+/// # Safety
+/// As [`Lanes`].
+pub unsafe trait Floats: Lanes {
+    /// The larger of both, `self` where they do not compare.
+    ///
+    /// # Safety
+    /// See the trait.
+    unsafe fn max(self, o: Self) -> Self;
+}
+
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::Lanes;
+    use super::{Floats, Lanes};
     use std::arch::x86_64::*;
 
     // SAFETY: plain forwarding to the intrinsics; the trait's contract asks callers for AVX-512F.
@@ -120,6 +132,14 @@ mod x86 {
         }
     }
 
+    // SAFETY: as above.
+    unsafe impl Floats for __m512 {
+        #[inline(always)]
+        unsafe fn max(self, o: Self) -> Self {
+            unsafe { _mm512_max_ps(o, self) }
+        }
+    }
+
     // SAFETY: plain forwarding to the intrinsics; the trait's contract asks callers for AVX2 and FMA.
     unsafe impl Lanes for __m256 {
         const WIDTH: usize = 8;
@@ -142,6 +162,14 @@ mod x86 {
         #[inline(always)]
         unsafe fn add(self, o: Self) -> Self {
             unsafe { _mm256_add_ps(self, o) }
+        }
+    }
+
+    // SAFETY: as above.
+    unsafe impl Floats for __m256 {
+        #[inline(always)]
+        unsafe fn max(self, o: Self) -> Self {
+            unsafe { _mm256_max_ps(o, self) }
         }
     }
 }
@@ -175,9 +203,40 @@ unsafe impl Lanes for Plain {
     }
 }
 
-/// Compiles a safe, branch-free loop once per instruction set and calls the widest one the processor has.
+// SAFETY: as above.
+unsafe impl Floats for Plain {
+    #[inline(always)]
+    unsafe fn max(self, o: Self) -> Self {
+        Plain(std::array::from_fn(|i| if o.0[i] > self.0[i] { o.0[i] } else { self.0[i] }))
+    }
+}
+
+/// Compiles a safe, branch-free loop once per instruction set and calls the widest one the processor has. `fn name<S>(...)`
+/// has its vectors as `S`, [`Floats`] that the instruction set has.
 #[macro_export]
 macro_rules! multiversion {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident < $lanes:ident > ( $($arg:ident : $ty:ty),* $(,)? ) $(-> $ret:ty)? $body:block) => {
+        $(#[$meta])*
+        $vis fn $name($($arg: $ty),*) $(-> $ret)? {
+            #[inline(always)]
+            fn body<$lanes: $crate::cpu::simd::Floats>($($arg: $ty),*) $(-> $ret)? $body
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
+                fn wide($($arg: $ty),*) $(-> $ret)? { body::<std::arch::x86_64::__m512>($($arg),*) }
+                #[target_feature(enable = "avx2,fma")]
+                fn narrow($($arg: $ty),*) $(-> $ret)? { body::<std::arch::x86_64::__m256>($($arg),*) }
+                match $crate::cpu::isa() {
+                    // SAFETY: `isa` has checked that the processor has these features.
+                    $crate::cpu::Isa::Avx512 => return unsafe { wide($($arg),*) },
+                    // SAFETY: as above.
+                    $crate::cpu::Isa::Avx2 => return unsafe { narrow($($arg),*) },
+                    $crate::cpu::Isa::Portable => {}
+                }
+            }
+            body::<$crate::cpu::simd::Plain>($($arg),*)
+        }
+    };
     ($(#[$meta:meta])* $vis:vis fn $name:ident ( $($arg:ident : $ty:ty),* $(,)? ) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
         $vis fn $name($($arg: $ty),*) $(-> $ret)? {

@@ -5,11 +5,12 @@
 //! over key heads in their order.
 
 use super::{Queries, TILE, attend, rows_into, transpose_into};
-use crate::attention::Segments;
+use crate::attention::{groups, probabilities};
 use crate::cpu::gemm::{Extent, Left, NR, Start, gemm};
 use crate::cpu::math;
 use crate::par::{self, Shared};
 use crate::scratch;
+use crate::segments::Segments;
 use std::cell::RefCell;
 
 /// Widths.
@@ -168,12 +169,16 @@ pub fn backward(
                                 d,
                             );
                             let rows = (range.len() - r0).min(TILE);
-                            for c in (0..d.key()).step_by(NR) {
-                                let e = Extent { m: rows, outer: 1, inner: w.seen, n: (d.key() - c).min(NR) };
-                                let a = Left { base: w.d_s.as_ptr(), row: w.cap, outer: 0, inner: 1 };
-                                let panel = w.k_p[c * w.cap..].as_ptr();
-                                // SAFETY: only this task writes head h of this segment's rows.
-                                unsafe { gemm(e, a, panel, NR, to_q.at(row * d.key() + c), n * d.key(), Start::Zero) };
+                            for (first, m, seen) in groups(r0, rows) {
+                                for c in (0..d.key()).step_by(NR) {
+                                    let e = Extent { m, outer: 1, inner: seen, n: (d.key() - c).min(NR) };
+                                    let base = w.d_s[first * w.cap..].as_ptr();
+                                    let a = Left { base, row: w.cap, outer: 0, inner: 1 };
+                                    let panel = w.k_p[c * w.cap..].as_ptr();
+                                    let at = (row + first * n) * d.key() + c;
+                                    // SAFETY: only this task writes head h of this segment's rows.
+                                    unsafe { gemm(e, a, panel, NR, to_q.at(at), n * d.key(), Start::Zero) };
+                                }
                             }
                         }
                     }
@@ -246,53 +251,54 @@ impl Scratch {
         // The value panels of the absorbed form are the first rows of the key panels.
         let (v_t, v_rows) = if d.value == 0 { (&self.k_t, key) } else { (&self.v_t, value) };
         for b in 0..self.seen / NR {
-            let e = Extent { m: rows, outer: 1, inner: key, n: NR };
-            let a = Left { base: q.as_ptr(), row: n * key, outer: 0, inner: 1 };
+            // Rows before the block's first key do not see it.
+            let first = (b * NR).saturating_sub(r0);
+            let e = Extent { m: rows - first, outer: 1, inner: key, n: NR };
+            let a = Left { base: q[first * n * key..].as_ptr(), row: n * key, outer: 0, inner: 1 };
             let e_v = Extent { inner: value, ..e };
-            let a_v = Left { base: d_out.as_ptr(), row: n * value, outer: 0, inner: 1 };
+            let a_v = Left { base: d_out[first * n * value..].as_ptr(), row: n * value, outer: 0, inner: 1 };
+            let at = first * cap + b * NR;
             // SAFETY: the slices begin at the tile's first row and hold `rows` rows; panels and scratch are sized in `load`.
             unsafe {
-                gemm(e, a, self.k_t[b * key * NR..].as_ptr(), NR, self.p[b * NR..].as_mut_ptr(), cap, Start::Zero);
-                gemm(e_v, a_v, v_t[b * v_rows * NR..].as_ptr(), NR, self.d_s[b * NR..].as_mut_ptr(), cap, Start::Zero);
+                gemm(e, a, self.k_t[b * key * NR..].as_ptr(), NR, self.p[at..].as_mut_ptr(), cap, Start::Zero);
+                gemm(e_v, a_v, v_t[b * v_rows * NR..].as_ptr(), NR, self.d_s[at..].as_mut_ptr(), cap, Start::Zero);
             }
         }
         for i in 0..rows {
-            let p = &mut self.p[i * cap..i * cap + self.seen];
-            let d_s = &mut self.d_s[i * cap..i * cap + self.seen];
-            p[r0 + i + 1..].fill(f32::NEG_INFINITY);
+            let (p, p_rest) = self.p[i * cap..i * cap + self.seen].split_at_mut(r0 + i + 1);
+            let (d_s, d_s_rest) = self.d_s[i * cap..i * cap + self.seen].split_at_mut(r0 + i + 1);
             let (max, inverse) = (stats[i * n * 2], stats[i * n * 2 + 1]);
             let delta = math::dot(&d_out[i * n * value..][..value], &out[i * n * value..][..value]);
             probabilities(p, d_s, max, inverse, delta, d.scale);
+            p_rest.fill(0.0);
+            d_s_rest.fill(0.0);
         }
         rows_into(&mut self.q_p, TILE, 0, q, n * key, rows, key);
         rows_into(&mut self.d_o_p, TILE, 0, d_out, n * value, rows, value);
-        let e = Extent { m: self.seen, outer: 1, inner: rows, n: NR };
-        let left = |x: &[f32]| Left { base: x.as_ptr(), row: 1, outer: 0, inner: cap };
-        let (to_v, ld_v) = if d.value == 0 { (&mut self.d_k, self.wide) } else { (&mut self.d_v, self.wide_v) };
-        for c in (0..value).step_by(NR) {
-            // The absorbed value is narrower than the key: columns beyond it belong to the shared part.
-            let e = Extent { n: (value - c).min(NR), ..e };
-            // SAFETY: p is [rows, cap], the panel [rows, 32], the sum [cap, ld_v].
-            unsafe {
-                gemm(e, left(&self.p), self.d_o_p[c * TILE..].as_ptr(), NR, to_v[c..].as_mut_ptr(), ld_v, Start::Add)
-            };
-        }
-        for c in (0..key).step_by(NR) {
-            // SAFETY: d_s is [rows, cap], the panel [rows, 32], d_k [cap, wide].
-            unsafe {
-                let to = self.d_k[c..].as_mut_ptr();
-                gemm(e, left(&self.d_s), self.q_p[c * TILE..].as_ptr(), NR, to, self.wide, Start::Add);
+        // The first sums are over all rows, those of a later block of keys over the rows that see it.
+        let all = (r0 / NR + 1) * NR;
+        let blocks = std::iter::once((0, all, 0)).chain((all..self.seen).step_by(NR).map(|b| (b, NR, b - r0)));
+        let left = |x: &[f32], at: usize| Left { base: x[at..].as_ptr(), row: 1, outer: 0, inner: cap };
+        for (from, m, skipped) in blocks {
+            let (to_v, ld_v) = if d.value == 0 { (&mut self.d_k, self.wide) } else { (&mut self.d_v, self.wide_v) };
+            let (e, at) = (Extent { m, outer: 1, inner: rows - skipped, n: NR }, skipped * cap + from);
+            for c in (0..value).step_by(NR) {
+                // The absorbed value is narrower than the key: columns beyond it belong to the shared part.
+                let e = Extent { n: (value - c).min(NR), ..e };
+                let panel = self.d_o_p[c * TILE + skipped * NR..].as_ptr();
+                // SAFETY: p is [rows, cap], the panel [rows, 32], the sum [cap, ld_v].
+                unsafe {
+                    gemm(e, left(&self.p, at), panel, NR, to_v[from * ld_v + c..].as_mut_ptr(), ld_v, Start::Add)
+                };
             }
-        }
-    }
-}
-
-crate::multiversion! {
-    /// p <- soft-max probabilities of raw scores p; d_s <- p (d_p - delta) scale.
-    fn probabilities(p: &mut [f32], d_s: &mut [f32], max: f32, inverse: f32, delta: f32, scale: f32) -> () {
-        for (p, d) in p.iter_mut().zip(d_s.iter_mut()) {
-            *p = math::exp((*p - max) * scale) * inverse;
-            *d = *p * (*d - delta) * scale;
+            for c in (0..key).step_by(NR) {
+                let panel = self.q_p[c * TILE + skipped * NR..].as_ptr();
+                // SAFETY: d_s is [rows, cap], the panel [rows, 32], d_k [cap, wide].
+                unsafe {
+                    let to = self.d_k[from * self.wide + c..].as_mut_ptr();
+                    gemm(e, left(&self.d_s, at), panel, NR, to, self.wide, Start::Add);
+                }
+            }
         }
     }
 }

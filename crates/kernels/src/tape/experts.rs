@@ -1,12 +1,12 @@
 //! Routed experts on the tape: gate, choice, experts, sum; see [`crate::router`] and [`crate::experts`].
 
 use super::{Attend, Flow, Op, Operation, Tape, Var};
-use crate::attention::Segments;
 use crate::experts::{self, Expert, ExpertGradients, Slots};
 use crate::gradients::Gradients;
 use crate::linear;
 use crate::params::{ParamId, ParamStore, Weight};
 use crate::router::{self, Plan, Routing};
+use crate::segments::Segments;
 use std::cell::RefCell;
 use std::sync::Arc;
 

@@ -1,13 +1,13 @@
 //! Latent attention on the tape: the form is chosen here, see [`crate::latent`].
 
 use super::{Attend, Flow, Op, Operation, Tape, Var};
-use crate::attention::Segments;
 use crate::cache::{CacheSpan, KvCache};
 use crate::gradients::Gradients;
 use crate::latent::packed::{self, Dims};
 use crate::latent::{LatentForm, LatentHeads, absorb};
 use crate::linear;
 use crate::params::{ParamId, ParamStore};
+use crate::segments::Segments;
 use std::sync::Arc;
 
 /// New tokens of a sequence from which the expanded form is worth expanding the whole cached past.
