@@ -42,7 +42,7 @@ pub struct Args {
     /// Tokens whose activations are held at once [default: one sequence]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
     tokens_in_flight: Option<u64>,
-    /// Numbers that weights and moments are held in: f32, bf16 or fp8.
+    /// Numbers that weights and moments are held in: f32, bf16, lean (bf16 where memory is short) or fp8.
     #[arg(long, value_name = "POLICY", default_value = "bf16", value_parser = policy)]
     precision: Policy,
     /// Layers keep only their inputs for the backward.
@@ -83,7 +83,7 @@ fn share(text: &str) -> Result<f64, String> {
 }
 
 fn policy(text: &str) -> Result<Policy, String> {
-    Policy::ALL.into_iter().find(|p| p.name == text).ok_or_else(|| "must be f32, bf16 or fp8".into())
+    Policy::ALL.into_iter().find(|p| p.name == text).ok_or_else(|| "must be f32, bf16, lean or fp8".into())
 }
 
 fn gpu_name(text: &str) -> Result<Gpu, String> {

@@ -19,11 +19,12 @@ pub(crate) const TILE: usize = 48;
 /// The same where products run through matrix tiles: pairs of queries fill two of them.
 const TALL_TILE: usize = 64;
 
+/// Query rows of a tile of the backward, whose sums over them are added tile by tile.
 fn tile_rows<E: Operand>() -> usize {
     if E::tiles() { TALL_TILE } else { TILE }
 }
 
-/// The same where no sum runs over the rows: as many as a block of keys, so that little is made only to be masked.
+/// Query rows of a tile where no sum runs over them: as many as a block of keys, so that little is made only to be masked.
 pub(crate) fn forward_rows<E: Operand>() -> usize {
     if E::tiles() { TALL_TILE } else { NR }
 }
@@ -35,6 +36,14 @@ pub(crate) fn groups(r0: usize, rows: usize) -> impl Iterator<Item = (usize, usi
         let (first, end) = ((b * NR).max(r0) - r0, ((b + 1) * NR).min(r0 + rows) - r0);
         (first, end - first, (b + 1) * NR)
     })
+}
+
+/// [`groups`], or all rows at once where matrix tiles take them.
+fn each_group<E: Operand>(r0: usize, rows: usize, mut work: impl FnMut(usize, usize, usize)) {
+    match E::tiles() {
+        true => work(0, rows, (r0 + rows).next_multiple_of(NR)),
+        false => groups(r0, rows).for_each(|(first, rows, keys)| work(first, rows, keys)),
+    }
 }
 
 thread_local! {
@@ -244,7 +253,7 @@ fn backward_in<E: Operand>(
                         let rows = (range.len() - r0).min(tile);
                         let (d_s, ld) = E::placed(&w.d_s_left, &w.d_s, w.cap, rows, w.keys);
                         let b = Right { base: w.k_p.as_ptr(), panel: E::words(w.cap) * NR, ld: NR };
-                        Scratch::each_group::<E>(r0, rows, |first, count, keys| {
+                        each_group::<E>(r0, rows, |first, count, keys| {
                             let e = Extent { m: count, outer: 1, inner: E::words(keys), n: dim };
                             let a = Left { base: d_s.wrapping_add(first * ld), row: ld, outer: 0, inner: 1 };
                             // SAFETY: only this task writes head h of this segment's rows.
@@ -322,13 +331,13 @@ impl Scratch {
         let rows = (self.len - r0).min(tile_rows::<E>());
         self.keys = (r0 + rows).next_multiple_of(NR);
         let (left, left_ld) = E::left(&mut self.left, q, ld, rows, dim);
-        Self::each_group::<E>(r0, rows, |first, count, keys| {
+        each_group::<E>(r0, rows, |first, count, keys| {
             let left = (left.wrapping_add(first * left_ld), left_ld);
             // SAFETY: `left` has `rows` rows; scratch sized in `load`.
             unsafe { scores::<E>(&mut self.p[first * cap..], cap, left, count, &self.k_t, dim, keys) };
         });
         let (left, left_ld) = E::left(&mut self.left, d_out, ld, rows, dim);
-        Self::each_group::<E>(r0, rows, |first, count, keys| {
+        each_group::<E>(r0, rows, |first, count, keys| {
             let left = (left.wrapping_add(first * left_ld), left_ld);
             // SAFETY: as above.
             unsafe { scores::<E>(&mut self.d_s[first * cap..], cap, left, count, &self.v_t, dim, keys) };
@@ -364,23 +373,16 @@ impl Scratch {
                 let e = Extent { m, outer: 1, inner: lines - skipped, n: self.wide };
                 let a = Left { base: base.wrapping_add(skipped * inner + from), row: 1, outer: 0, inner };
                 let b = Right { base: right[skipped * NR..].as_ptr(), panel: lines * NR, ld: NR };
-                // SAFETY: the left side is [lines, keys], panels are [lines, 32], `to` is [cap, wide].
+                // SAFETY: the left side is [lines, keys], panels are [lines, 32], `to` is [cap, wide]; lines and keys from `skipped`
+                // and `from` on are taken.
                 unsafe { E::wide(e, a, b, to[from * self.wide..].as_mut_ptr(), self.wide, Start::Add) };
             };
-            // All rows see the keys before them; a later block only those from its own first position on.
+            // Sums over all rows for the first row's block and those before it; for a later block over the rows that see any of it.
             let all = (r0 / NR + 1) * NR;
             add(0, all, 0);
             for from in (all..keys).step_by(NR) {
                 add(from, NR, (from - r0) / E::VALUES);
             }
-        }
-    }
-
-    /// [`groups`], or all rows at once where matrix tiles take them.
-    fn each_group<E: Operand>(r0: usize, rows: usize, mut work: impl FnMut(usize, usize, usize)) {
-        match E::tiles() {
-            true => work(0, rows, (r0 + rows).next_multiple_of(NR)),
-            false => groups(r0, rows).for_each(|(first, rows, keys)| work(first, rows, keys)),
         }
     }
 

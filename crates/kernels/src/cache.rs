@@ -357,16 +357,16 @@ impl KvCache {
         let shape = self.shape;
         let Step { s, q: q_words, p, .. } = work;
         let (n, dim, group) = (heads.query, heads.dim, heads.query / heads.kv);
-        let (cap, tile_rows) = ((span.start + span.rows).next_multiple_of(NR), forward_rows::<E>());
-        grow(s, tile_rows.max(group) * cap);
+        let (cap, height) = ((span.start + span.rows).next_multiple_of(NR), forward_rows::<E>());
+        grow(s, height.max(group) * cap);
         // One new token: the heads of the group are the rows of the product. Several: the tokens are, head by head.
-        let (tiles, stride) = if span.rows == 1 { (1, dim) } else { (group * span.rows.div_ceil(tile_rows), n * dim) };
+        let (tiles, stride) = if span.rows == 1 { (1, dim) } else { (group * span.rows.div_ceil(height), n * dim) };
         for tile in 0..tiles {
             let (h, r0, rows) = if span.rows == 1 {
                 (g * group, 0, group)
             } else {
-                let r0 = tile / group * tile_rows;
-                (g * group + tile % group, r0, (span.rows - r0).min(tile_rows))
+                let r0 = tile / group * height;
+                (g * group + tile % group, r0, (span.rows - r0).min(height))
             };
             let position = |i: usize| span.start + if span.rows == 1 { 0 } else { r0 + i };
             let keys = (position(rows - 1) + 1).next_multiple_of(NR);

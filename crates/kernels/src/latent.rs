@@ -9,9 +9,9 @@
 pub mod absorb;
 pub mod packed;
 
-pub(crate) use crate::attention::TILE;
 use crate::cpu::gemm::{Extent, Left, NR, Start, gemm};
 use crate::cpu::math::{self, SQUARE};
+use crate::cpu::operand::grow;
 
 /// Widths of a latent attention layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -132,9 +132,7 @@ pub(crate) unsafe fn attend(
     scale: f32,
     s: &mut Vec<f32>,
 ) {
-    if s.len() < NR * cap {
-        s.resize(NR * cap, 0.0);
-    }
+    grow(s, NR * cap);
     for r0 in (0..q.rows).step_by(NR) {
         let rows = (q.rows - r0).min(NR);
         let last = q.position + (r0 + rows - 1) * q.step;

@@ -48,30 +48,30 @@ multiversion! {
 
 multiversion! {
     /// Sums of d_y w x of up to [`SIDE`] rows side by side; each in the order of a dot product of d_y w and x.
-    fn products(sums: &mut [f32; SIDE], d_y: &[f32], x: &[f32], w: &[f32]) -> () {
+    fn products<S>(sums: &mut [f32; SIDE], d_y: &[f32], x: &[f32], w: &[f32]) -> () {
         let d = w.len();
-        let whole = d / math::LANES * math::LANES;
-        let mut lanes = [[0f32; math::LANES]; SIDE];
-        if x.len() == SIDE * d {
-            for at in (0..whole).step_by(math::LANES) {
-                let w = &w[at..][..math::LANES];
-                for (i, lanes) in lanes.iter_mut().enumerate() {
-                    let (g, x) = (&d_y[i * d + at..][..math::LANES], &x[i * d + at..][..math::LANES]);
-                    for l in 0..math::LANES { lanes[l] = (g[l] * w[l]).mul_add(x[l], lanes[l]); }
+        let rows = x.len() / d;
+        let (w_whole, w_rest) = w.as_chunks::<{ math::LANES }>();
+        // SAFETY: the instruction set was detected.
+        let lanes = unsafe {
+            let mut all = [Sums::<S>::zero(); SIDE];
+            for (at, w) in w_whole.iter().enumerate() {
+                for (i, sums) in all.iter_mut().enumerate().take(rows) {
+                    let g = d_y[i * d..(i + 1) * d].as_chunks::<{ math::LANES }>().0[at];
+                    let x = x[i * d..(i + 1) * d].as_chunks::<{ math::LANES }>().0[at];
+                    sums.fma(&std::array::from_fn(|l| g[l] * w[l]), &x);
                 }
             }
-        } else {
-            for ((lanes, g), x) in lanes.iter_mut().zip(d_y.chunks_exact(d)).zip(x.chunks_exact(d)) {
-                for at in 0..whole {
-                    let l = at % math::LANES;
-                    lanes[l] = (g[at] * w[at]).mul_add(x[at], lanes[l]);
-                }
+            all.map(|sums| sums.lanes())
+        };
+        for (i, (sum, mut lanes)) in sums.iter_mut().zip(lanes).enumerate().take(rows) {
+            let (g, x) = (&d_y[i * d..(i + 1) * d], &x[i * d..(i + 1) * d]);
+            for (l, w) in w_rest.iter().enumerate() {
+                let at = d - w_rest.len() + l;
+                lanes[l] = (g[at] * w).mul_add(x[at], lanes[l]);
             }
+            *sum = math::fold(lanes);
         }
-        for ((lanes, g), x) in lanes.iter_mut().zip(d_y.chunks_exact(d)).zip(x.chunks_exact(d)) {
-            for at in whole..d { lanes[at - whole] = (g[at] * w[at]).mul_add(x[at], lanes[at - whole]); }
-        }
-        for (sum, lanes) in sums.iter_mut().zip(lanes) { *sum = math::fold(lanes); }
     }
 }
 

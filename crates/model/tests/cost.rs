@@ -109,7 +109,7 @@ fn llama_hours_are_the_published_ones_less_what_the_speed_leaves_out() {
 #[test]
 fn memory_by_hand() {
     let v3 = shape("deepseek-v3");
-    let [f32, bf16, fp8] = Policy::ALL;
+    let [f32, bf16, lean, fp8] = Policy::ALL;
     // 61 layers of 512 + 64 values in bf16; a Llama 8B keeps 2 x 8 heads x 128 x 32 layers.
     assert_eq!(cache_bytes_per_token(&v3, &bf16), 70_272.0);
     assert_eq!(cache_bytes_per_token(&shape("llama-3.1-8b"), &bf16), 131_072.0);
@@ -117,6 +117,8 @@ fn memory_by_hand() {
     let m = memory::training(&llama, &f32, 0, false);
     assert_eq!((m.total(), m.activations), (16.0 * 8_030_261_248.0, 0.0));
     assert_eq!(memory::training(&llama, &bf16, 0, false).total(), 18.0 * 8_030_261_248.0);
+    // Two bytes each for weights, gradients and moments, and a 32nd for the scales of those.
+    assert_eq!(memory::training(&llama, &lean, 0, false).total(), 6.03125 * 8_030_261_248.0);
     // V3's moments in bf16 save a quarter of f32's sixteen bytes and the FP8 copy costs one.
     let n = (v3.num_parameters().0 + v3.mtp().total) as f64;
     assert_eq!(memory::training(&v3, &fp8, 0, false).total(), 13.0 * n);

@@ -205,6 +205,9 @@ fn run_stage(context: &mut Context, stage: &Stage, hash: &str) -> Result<bool, P
         wall_s: previous,
     };
     context.db.put_stage(&row)?;
+    if let Some(text) = stage.without_effect() {
+        context.listeners.event(&Event::Note { stage: stage.name.clone(), text });
+    }
     let result = match &stage.settings {
         StageSettings::Corpus(s) => stages::corpus::run(context, &stage.name, s),
         StageSettings::Pretrain(s) => stages::pretrain::run(context, &stage.name, s, hash),

@@ -130,7 +130,7 @@ impl KvCache {
                     width: NR,
                 }));
                 // SAFETY: the query row exists (asserted by the caller); blocks hold this layer's keys; s has room.
-                unsafe { decode::scores(chains, n, &keys[..seen / NR], key, false, keys[0]) };
+                unsafe { decode::scores(chains, n, &keys[..seen / NR], key, false, values.as_ptr()) };
                 let mut inverse = [0f32; MANY_ROWS];
                 for (h, row) in s.chunks_exact_mut(seen).enumerate().take(n) {
                     inverse[h] = crate::attention::softmax_row(row, span.start + i, d.scale).1;
@@ -150,7 +150,7 @@ impl KvCache {
                     }
                 }
                 // SAFETY: s has a weight for each key, masked ones zero; panels hold 32 rows of 32 at every chain's offset.
-                unsafe { decode::values(chains, n, panels, false, panels[0]) };
+                unsafe { decode::values(chains, n, panels, false, panels[0].wrapping_add(cap * NR)) };
                 for (h, inverse) in inverse.iter().enumerate().take(n) {
                     // SAFETY: as above.
                     math::scale(unsafe { out.slice(((t0 + i) * n + h) * lora, lora) }, *inverse);

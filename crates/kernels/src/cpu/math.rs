@@ -39,7 +39,7 @@ pub fn fold(lanes: [f32; LANES]) -> f32 {
     (b[0] + b[2]) + (b[1] + b[3])
 }
 
-/// Sums in [`LANES`] lanes, as vectors: of an array of them the compiler makes pairs wherever [`fold`] follows.
+/// Sums (or largest values) in [`LANES`] lanes, as vectors: of an array of them the compiler makes pairs wherever [`fold`] follows.
 #[derive(Clone, Copy)]
 pub(crate) struct Sums<S>([S; 2]);
 
@@ -368,6 +368,19 @@ mod tests {
             }
             assert_eq!(sum.to_bits(), fold(lanes).to_bits(), "exponentials, {len}");
         }
+    }
+
+    #[test]
+    fn the_largest_value_is_a_number_where_there_is_one() {
+        for at in 0..40 {
+            let mut row = vec![f32::NAN; 40];
+            row[at] = -3.0;
+            row[(at + 17) % 40] = f32::NEG_INFINITY;
+            assert_eq!(max(&row), -3.0, "{at}");
+        }
+        assert!(
+            [&[][..], &[f32::NAN; 20], &[f32::NEG_INFINITY; 33]].into_iter().all(|row| max(row) == f32::NEG_INFINITY)
+        );
     }
 
     #[test]

@@ -219,6 +219,7 @@ macro_rules! multiversion {
         $(#[$meta])*
         $vis fn $name($($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
+            #[allow(clippy::extra_unused_type_parameters)]
             fn body<$lanes: $crate::cpu::simd::Floats>($($arg: $ty),*) $(-> $ret)? $body
             #[cfg(target_arch = "x86_64")]
             {
@@ -238,25 +239,6 @@ macro_rules! multiversion {
         }
     };
     ($(#[$meta:meta])* $vis:vis fn $name:ident ( $($arg:ident : $ty:ty),* $(,)? ) $(-> $ret:ty)? $body:block) => {
-        $(#[$meta])*
-        $vis fn $name($($arg: $ty),*) $(-> $ret)? {
-            #[inline(always)]
-            fn body($($arg: $ty),*) $(-> $ret)? $body
-            #[cfg(target_arch = "x86_64")]
-            {
-                #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-                fn wide($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
-                #[target_feature(enable = "avx2,fma")]
-                fn narrow($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
-                match $crate::cpu::isa() {
-                    // SAFETY: `isa` has checked that the processor has these features.
-                    $crate::cpu::Isa::Avx512 => return unsafe { wide($($arg),*) },
-                    // SAFETY: as above.
-                    $crate::cpu::Isa::Avx2 => return unsafe { narrow($($arg),*) },
-                    $crate::cpu::Isa::Portable => {}
-                }
-            }
-            body($($arg),*)
-        }
+        $crate::multiversion! { $(#[$meta])* $vis fn $name<S>($($arg: $ty),*) $(-> $ret)? $body }
     };
 }

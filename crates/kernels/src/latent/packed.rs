@@ -4,8 +4,8 @@
 //! in the expanded form every head has its own. One task is one (segment, key head); gradients of the shared part are summed
 //! over key heads in their order.
 
-use super::{Queries, TILE, attend, rows_into, transpose_into};
-use crate::attention::{groups, probabilities};
+use super::{Queries, attend, rows_into, transpose_into};
+use crate::attention::{TILE, groups, probabilities};
 use crate::cpu::gemm::{Extent, Left, NR, Start, gemm};
 use crate::cpu::math;
 use crate::par::{self, Shared};
@@ -258,7 +258,8 @@ impl Scratch {
             let e_v = Extent { inner: value, ..e };
             let a_v = Left { base: d_out[first * n * value..].as_ptr(), row: n * value, outer: 0, inner: 1 };
             let at = first * cap + b * NR;
-            // SAFETY: the slices begin at the tile's first row and hold `rows` rows; panels and scratch are sized in `load`.
+            // SAFETY: the slices begin at the first row that sees the block and hold the tile's rows from there; panels and scratch
+            // are sized in `load`.
             unsafe {
                 gemm(e, a, self.k_t[b * key * NR..].as_ptr(), NR, self.p[at..].as_mut_ptr(), cap, Start::Zero);
                 gemm(e_v, a_v, v_t[b * v_rows * NR..].as_ptr(), NR, self.d_s[at..].as_mut_ptr(), cap, Start::Zero);
@@ -286,14 +287,15 @@ impl Scratch {
                 // The absorbed value is narrower than the key: columns beyond it belong to the shared part.
                 let e = Extent { n: (value - c).min(NR), ..e };
                 let panel = self.d_o_p[c * TILE + skipped * NR..].as_ptr();
-                // SAFETY: p is [rows, cap], the panel [rows, 32], the sum [cap, ld_v].
+                // SAFETY: p is [rows, cap], the panel [rows, 32], the sum [cap, ld_v], of which rows and columns from `skipped` and
+                // `from` on are taken.
                 unsafe {
                     gemm(e, left(&self.p, at), panel, NR, to_v[from * ld_v + c..].as_mut_ptr(), ld_v, Start::Add)
                 };
             }
             for c in (0..key).step_by(NR) {
                 let panel = self.q_p[c * TILE + skipped * NR..].as_ptr();
-                // SAFETY: d_s is [rows, cap], the panel [rows, 32], d_k [cap, wide].
+                // SAFETY: d_s is [rows, cap], the panel [rows, 32], d_k [cap, wide]; the rest as above.
                 unsafe {
                     let to = self.d_k[from * self.wide + c..].as_mut_ptr();
                     gemm(e, left(&self.d_s, at), panel, NR, to, self.wide, Start::Add);

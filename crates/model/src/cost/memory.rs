@@ -26,9 +26,9 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// All policies: plain f32; the usual bf16 mixture (f32 master, gradients and moments); V3's (spec A.9: FP8 products
-    /// and kept inputs of linear layers, f32 master and gradients, bf16 moments).
-    pub const ALL: [Policy; 3] = [
+    /// All policies: plain f32; the usual bf16 mixture (f32 master, gradients and moments); the same where memory is short;
+    /// V3's (spec A.9: FP8 products and kept inputs of linear layers, f32 master and gradients, bf16 moments).
+    pub const ALL: [Policy; 4] = [
         Policy {
             name: "f32",
             what: "weights, gradients, moments and activations in f32",
@@ -46,6 +46,17 @@ impl Policy {
             master: 4.0,
             gradients: 4.0,
             moments: 8.0,
+            activation: 2.0,
+            cache: 2.0,
+        },
+        Policy {
+            name: "lean",
+            what: "master_weights and gradients = \"bf16\", moments = \"8bit\": bf16 weights without a copy, bf16 activations",
+            weights: 2.0,
+            master: 0.0,
+            gradients: 2.0,
+            // A byte each, and an f32 scale each for every 256 of them.
+            moments: 2.0 + 8.0 / 256.0,
             activation: 2.0,
             cache: 2.0,
         },

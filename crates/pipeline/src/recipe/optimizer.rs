@@ -5,6 +5,7 @@ use aha_train::schedule::{Schedule, ScheduleKind, Tail};
 use serde::{Serialize, Serializer};
 
 use super::error::RecipeError;
+use super::precision::Precision;
 use super::section::{BELOW_ONE, NOT_NEGATIVE, POSITIVE, SHARE, Section};
 
 /// The optimizer and its learning rate. What came later is not written at its default, so that recipes keep their hash.
@@ -111,6 +112,14 @@ impl OptimizerSettings {
             decay_steps: self.decay_steps,
             tail,
         }
+    }
+
+    /// A setting that changes nothing with products in these numbers on this processor, and why.
+    pub(super) fn without_effect(&self, precision: Precision) -> Option<String> {
+        let (name, _) = MasterWeights::ALL.iter().find(|(_, known)| *known == self.master_weights)?;
+        let useless =
+            self.master_weights != MasterWeights::default() && precision.resolve() != aha_kernels::Precision::Bf16;
+        useless.then(|| format!("master_weights = \"{name}\" changes nothing: products do not run in bf16 here"))
     }
 
     /// The optimizer of a run with this seed.

@@ -157,6 +157,20 @@ impl Stage {
         }
     }
 
+    /// A setting that changes nothing on this processor, and why.
+    pub fn without_effect(&self) -> Option<String> {
+        let (optimizer, precision) = match &self.settings {
+            StageSettings::Pretrain(PretrainStage { training, .. })
+            | StageSettings::Extend(ExtendStage { training, .. }) => (&training.optimizer, training.precision),
+            StageSettings::Sft(SftStage { tuning, .. })
+            | StageSettings::RewardModel(RewardModelStage { tuning, .. })
+            | StageSettings::Distill(DistillStage { tuning, .. }) => (&tuning.optimizer, tuning.precision),
+            StageSettings::Grpo(s) => (&s.optimizer, s.precision),
+            _ => return None,
+        };
+        optimizer.without_effect(precision)
+    }
+
     /// Names of the earlier stages whose results it uses, without repetition.
     pub fn inputs(&self) -> Vec<&str> {
         let mut names: Vec<&str> = match &self.settings {

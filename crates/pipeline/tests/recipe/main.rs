@@ -276,6 +276,14 @@ fn settings_of_memory_reach_the_optimizer() {
     );
     let (config, text, _) = of(&["zero.master_weights=bf16"]);
     assert!(config.master == MasterWeights::Bf16 && text.contains("master_weights = \"bf16\""));
+    // They share what bf16 products read: nothing to share in other numbers.
+    let noted = |assignments: &[&str]| with(assignments).unwrap().stage("zero").unwrap().without_effect();
+    for precision in ["f32", "fp8"] {
+        let text = noted(&["zero.master_weights=split", &format!("zero.precision={precision}")]).unwrap();
+        assert!(text.starts_with("master_weights = \"split\" changes nothing"), "{text}");
+    }
+    assert_eq!(noted(&["zero.master_weights=split", "zero.precision=bf16"]), None);
+    assert_eq!(noted(&["zero.precision=f32"]), None);
     let message = overridden(&["zero.moments=4bit"]);
     assert!(message.contains("zero.moments") && message.contains("8bit"), "{message}");
 }
