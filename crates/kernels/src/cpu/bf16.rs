@@ -351,6 +351,10 @@ mod x86 {
             unsafe { _mm512_storeu_ps(p, self.0) }
         }
         #[inline(always)]
+        unsafe fn store_past(self, p: *mut f32) {
+            unsafe { _mm512_stream_ps(p, self.0) }
+        }
+        #[inline(always)]
         unsafe fn fma(self, a: Self, b: Self) -> Self {
             unsafe {
                 let (a, b) =

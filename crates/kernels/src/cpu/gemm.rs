@@ -16,7 +16,7 @@ use super::simd::{Lanes, Plain};
 /// Columns of a panel of B.
 pub const NR: usize = 32;
 /// Values of a cache line.
-const LINE: usize = 16;
+pub(crate) const LINE: usize = 16;
 
 /// What the accumulators begin with and how they meet C.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,25 @@ pub enum Start {
     Add,
     /// C = ((C + a0 b0) + a1 b1) + ..., going on where an earlier call over smaller k stopped.
     Chain,
+    /// C = A B, written past the caches where the instruction set can: C and the distance of its rows are multiples of a line.
+    /// [`written`] comes before anybody reads it.
+    Past,
+}
+
+impl Start {
+    /// The same through the caches.
+    fn near(self) -> Self {
+        if self == Start::Past { Start::Zero } else { self }
+    }
+}
+
+/// What was written past the caches is there for everybody.
+pub fn written() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 processor has the instruction.
+    unsafe {
+        std::arch::x86_64::_mm_sfence();
+    }
 }
 
 /// A strided view of A: element (i, o, p) at `base + i * row + o * outer + p * inner`; contraction over o then p.
@@ -114,7 +133,7 @@ pub unsafe fn gemm_bf16(extent: Extent, a: Left, b: *const f32, ldb: usize, c: *
     {
         if extent.outer == 1 && a.inner == 1 && amx::available() {
             // SAFETY: the instruction set was detected; pointers as promised by the caller.
-            return unsafe { amx::gemm(extent, a, Right { base: b, panel: 0, ld: ldb }, c, ldc, start) };
+            return unsafe { amx::gemm(extent, a, Right { base: b, panel: 0, ld: ldb }, c, ldc, start.near()) };
         }
         if bf16_dot() {
             // SAFETY: as above.
@@ -138,7 +157,7 @@ pub unsafe fn gemm_bf16_wide(extent: Extent, a: Left, b: Right, c: *mut f32, ldc
     #[cfg(target_arch = "x86_64")]
     if extent.outer == 1 && a.inner == 1 && amx::available() {
         // SAFETY: the instruction set was detected; pointers as promised by the caller.
-        return unsafe { amx::gemm(extent, a, b, c, ldc, start) };
+        return unsafe { amx::gemm(extent, a, b, c, ldc, start.near()) };
     }
     for j in (0..extent.n).step_by(NR) {
         let e = Extent { n: (extent.n - j).min(NR), ..extent };
@@ -208,7 +227,7 @@ unsafe fn rows<S: Lanes, const MR: usize, const NV: usize>(
             if e.n == NR {
                 tile::<S, MR, NV>(rows, e, left, b, ldb, out, ldc, start);
             } else {
-                let mut edge = [0f32; 12 * NR];
+                let (mut edge, start) = ([0f32; 12 * NR], start.near());
                 if start != Start::Zero {
                     for r in 0..rows {
                         std::ptr::copy_nonoverlapping(out.add(r * ldc), edge.as_mut_ptr().add(r * NR), e.n);
@@ -302,6 +321,15 @@ unsafe fn micro<S: Lanes, const R: usize, const NV: usize>(
                 ap = ap.add(a.inner);
                 bp = bp.add(ldb);
             }
+        }
+        // In a loop of its own: a choice inside would keep the sums from staying in registers.
+        if start == Start::Past {
+            for r in 0..R {
+                for v in 0..NV {
+                    acc[r][v].store_past(c.add(r * ldc + v * S::WIDTH));
+                }
+            }
+            return;
         }
         for r in 0..R {
             for v in 0..NV {

@@ -78,6 +78,14 @@ pub unsafe trait Lanes: Copy {
     /// # Safety
     /// `p` must be writable for `WIDTH` values.
     unsafe fn store(self, p: *mut f32);
+    /// The same past the caches, where the instruction set can.
+    ///
+    /// # Safety
+    /// As [`Lanes::store`], and `p` must be a multiple of the vector's size.
+    #[inline(always)]
+    unsafe fn store_past(self, p: *mut f32) {
+        unsafe { self.store(p) }
+    }
     /// `self + a * b`, rounded once.
     ///
     /// # Safety
