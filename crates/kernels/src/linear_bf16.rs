@@ -347,6 +347,7 @@ fn products(targets: &[Target], x: Rows, k: usize, pairs: usize, start: Start) {
     let (all, x) = (m, LeftRows::new(x, k, pairs));
     let count: usize = targets.iter().map(|t| t.n.div_ceil(NR)).sum();
     let Blocks { unit, rows: block, panels: most } = Blocks::new(pairs, x.ld);
+    let past = targets.iter().any(|t| t.start(all, start) == Start::Past);
     let run = |rows: Range<usize>, cols: Range<usize>| {
         with_scratch(&ROWS, if x.direct { 0 } else { block.min(rows.len()) * x.ld }, |scratch| {
             for r in rows.clone().step_by(block) {
@@ -370,7 +371,9 @@ fn products(targets: &[Target], x: Rows, k: usize, pairs: usize, start: Start) {
                 }
             }
         });
-        written();
+        if past {
+            written();
+        }
     };
     if m >= par::threads() * 2 * unit {
         let grain = (2 * unit).max(block.min(m / (2 * par::threads()))) / unit;
