@@ -38,7 +38,7 @@ const TILE: usize = 12;
 /// be overwritten.
 const PAST: usize = 1 << 21;
 /// Rows in bf16 as long as a multiple of this are copied before they are multiplied: a tile's rows would share lines.
-const FAR: usize = 1024;
+const FAR: usize = 2048;
 
 thread_local! {
     static ROWS: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
