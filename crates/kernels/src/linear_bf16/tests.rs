@@ -116,7 +116,9 @@ fn pairs(words: &mut [u32]) -> Rows<'_> {
 
 #[test]
 fn operands_that_lie_in_bf16_give_the_same_bits() {
-    for (m, n, k) in [(1, 2, 4), (3, 34, 40), (67, 70, 18), (301, 64, 1024), (1025, 1030, 30), (40, 2048, 96), (27, 40, 4096)] {
+    for (m, n, k) in
+        [(1, 2, 4), (3, 34, 40), (67, 70, 18), (301, 64, 1024), (1025, 1030, 30), (40, 2048, 96), (27, 40, 4096)]
+    {
         let (x, d_y) = (noise(m * k, 1), noise(m * n, 2));
         let (mut low_x, mut low_d) = (lowered(&x), lowered(&d_y));
         let mut w = Packed::default();
