@@ -38,6 +38,13 @@ pub(crate) fn groups(r0: usize, rows: usize) -> impl Iterator<Item = (usize, usi
     })
 }
 
+/// The keys of a tile, below `keys`, with the rows that sums over rows can leave out: (first key, keys, rows skipped). All rows
+/// for the first row's block and those before it; for a later block those that see any of it.
+pub(crate) fn key_groups(r0: usize, keys: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+    let all = (r0 / NR + 1) * NR;
+    std::iter::once((0, all, 0)).chain((all..keys).step_by(NR).map(move |from| (from, NR, from - r0)))
+}
+
 /// [`groups`], or all rows at once where matrix tiles take them.
 fn each_group<E: Operand>(r0: usize, rows: usize, mut work: impl FnMut(usize, usize, usize)) {
     match E::tiles() {
@@ -369,19 +376,14 @@ impl Scratch {
         let p = E::placed_down(&self.p_down, &self.p, cap, keys);
         let d_s = E::placed_down(&self.d_s_down, &self.d_s, cap, keys);
         for ((base, inner), right, to) in [(p, &self.d_o_p, &mut self.d_v), (d_s, &self.q_p, &mut self.d_k)] {
-            let mut add = |from: usize, m: usize, skipped: usize| {
+            for (from, m, skipped) in key_groups(r0, keys) {
+                let skipped = skipped / E::VALUES;
                 let e = Extent { m, outer: 1, inner: lines - skipped, n: self.wide };
                 let a = Left { base: base.wrapping_add(skipped * inner + from), row: 1, outer: 0, inner };
                 let b = Right { base: right[skipped * NR..].as_ptr(), panel: lines * NR, ld: NR };
                 // SAFETY: the left side is [lines, keys], panels are [lines, 32], `to` is [cap, wide]; lines and keys from `skipped`
                 // and `from` on are taken.
                 unsafe { E::wide(e, a, b, to[from * self.wide..].as_mut_ptr(), self.wide, Start::Add) };
-            };
-            // Sums over all rows for the first row's block and those before it; for a later block over the rows that see any of it.
-            let all = (r0 / NR + 1) * NR;
-            add(0, all, 0);
-            for from in (all..keys).step_by(NR) {
-                add(from, NR, (from - r0) / E::VALUES);
             }
         }
     }
@@ -467,6 +469,12 @@ mod tests {
                 next = first + count;
             }
             assert_eq!(next, rows, "{r0}");
+            let (all, mut next) = ((r0 + rows).next_multiple_of(NR), 0);
+            for (first, count, skipped) in key_groups(r0, all) {
+                assert!(first == next && (0..skipped).all(|i| r0 + i < first), "{r0} {rows}: a skipped row sees a key");
+                next = first + count;
+            }
+            assert_eq!(next, all, "{r0}");
         }
     }
 }

@@ -176,7 +176,7 @@ pub(crate) mod tests {
             .collect()
     }
 
-    fn close(a: &[f32], b: &[f64], tolerance: f64) {
+    pub(crate) fn close(a: &[f32], b: &[f64], tolerance: f64) {
         assert_eq!(a.len(), b.len());
         for (i, (x, y)) in a.iter().zip(b).enumerate() {
             assert!((f64::from(*x) - y).abs() < tolerance, "at {i}: {x} {y}");

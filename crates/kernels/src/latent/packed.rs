@@ -5,7 +5,7 @@
 //! over key heads in their order.
 
 use super::{Queries, attend, rows_into, transpose_into};
-use crate::attention::{TILE, groups, probabilities};
+use crate::attention::{TILE, groups, key_groups, probabilities};
 use crate::cpu::gemm::{Extent, Left, NR, Start, gemm};
 use crate::cpu::math;
 use crate::par::{self, Shared};
@@ -276,11 +276,8 @@ impl Scratch {
         }
         rows_into(&mut self.q_p, TILE, 0, q, n * key, rows, key);
         rows_into(&mut self.d_o_p, TILE, 0, d_out, n * value, rows, value);
-        // The first sums are over all rows, those of a later block of keys over the rows that see it.
-        let all = (r0 / NR + 1) * NR;
-        let blocks = std::iter::once((0, all, 0)).chain((all..self.seen).step_by(NR).map(|b| (b, NR, b - r0)));
         let left = |x: &[f32], at: usize| Left { base: x[at..].as_ptr(), row: 1, outer: 0, inner: cap };
-        for (from, m, skipped) in blocks {
+        for (from, m, skipped) in key_groups(r0, self.seen) {
             let (to_v, ld_v) = if d.value == 0 { (&mut self.d_k, self.wide) } else { (&mut self.d_v, self.wide_v) };
             let (e, at) = (Extent { m, outer: 1, inner: rows - skipped, n: NR }, skipped * cap + from);
             for c in (0..value).step_by(NR) {

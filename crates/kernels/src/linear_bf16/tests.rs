@@ -3,18 +3,11 @@
 use super::gradient::weight_gradients;
 use super::*;
 use crate::cpu::bf16::round;
-use crate::linear::tests::noise;
+use crate::linear::tests::{close, noise};
 use crate::params::Layout;
 
 fn rounded(values: &[f32]) -> Vec<f64> {
     values.iter().map(|v| f64::from(round(*v))).collect()
-}
-
-fn close(a: &[f32], b: &[f64], tolerance: f64) {
-    assert_eq!(a.len(), b.len());
-    for (i, (x, y)) in a.iter().zip(b).enumerate() {
-        assert!((f64::from(*x) - y).abs() < tolerance, "at {i}: {x} {y}");
-    }
 }
 
 #[test]
