@@ -49,6 +49,7 @@ pub(crate) const OPTIMIZER_KEYS: &[&str] = &[
     "optimizer",
     "muon_momentum",
     "muon_step_size",
+    "muon_precision",
     "moments",
     "gradients",
     "master_weights",

@@ -93,7 +93,14 @@ pub struct MuonSettings {
     pub muon_momentum: f64,
     /// `match_rms_adamw` or `original`. Default the first.
     pub muon_step_size: &'static str,
+    /// Numbers of the products that make a step orthogonal: `f32`, `bf16`, or `auto`. Default f32.
+    #[serde(skip_serializing_if = "Precision::is_default")]
+    pub muon_precision: Precision,
 }
+
+/// What `muon_precision` may be.
+const MUON_PRECISION: [(&str, Precision); 3] =
+    [("f32", Precision::F32), ("bf16", Precision::Bf16), ("auto", Precision::Auto)];
 
 impl OptimizerSettings {
     /// The learning rate as a function of the step.
@@ -134,6 +141,7 @@ impl OptimizerSettings {
         let muon = self.muon.as_ref().map(|m| MuonConfig {
             momentum: m.muon_momentum as f32,
             step_size: if m.muon_step_size == "original" { StepSize::Original } else { StepSize::MatchRmsAdamw },
+            precision: m.muon_precision.resolve(),
         });
         let (moments, gradients, master) = (self.moments, self.gradients, self.master_weights);
         OptimizerConfig { adamw, muon, moments, gradients, seed, master }
@@ -236,8 +244,13 @@ fn muon(section: &Section<'_>) -> Result<Option<MuonSettings>, RecipeError> {
     let momentum = section.number("muon_momentum", &BELOW_ONE)?;
     let sizes = [("match_rms_adamw", StepSize::MatchRmsAdamw), ("original", StepSize::Original)];
     let step_size = section.choice("muon_step_size", &sizes)?;
+    let precision = section.choice("muon_precision", &MUON_PRECISION)?;
     if !chosen {
-        for (key, given) in [("muon_momentum", momentum.is_some()), ("muon_step_size", step_size.is_some())] {
+        for (key, given) in [
+            ("muon_momentum", momentum.is_some()),
+            ("muon_step_size", step_size.is_some()),
+            ("muon_precision", precision.is_some()),
+        ] {
             if given {
                 let message = format!("`{}` belongs to `optimizer = \"muon\"`", section.key(key));
                 return Err(section.conflict(key, message));
@@ -247,5 +260,10 @@ fn muon(section: &Section<'_>) -> Result<Option<MuonSettings>, RecipeError> {
     }
     let step_size = step_size.unwrap_or_default();
     let name = sizes.iter().find(|(_, s)| *s == step_size).map_or("", |(name, _)| name);
-    Ok(Some(MuonSettings { optimizer: "muon", muon_momentum: momentum.unwrap_or(0.95), muon_step_size: name }))
+    Ok(Some(MuonSettings {
+        optimizer: "muon",
+        muon_momentum: momentum.unwrap_or(0.95),
+        muon_step_size: name,
+        muon_precision: precision.unwrap_or_default(),
+    }))
 }
