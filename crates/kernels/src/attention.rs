@@ -1,7 +1,7 @@
 //! Causal attention over packed sequences, forward and backward.
 //!
 //! q `[T, N*H]`, k and v `[T, K*H]`, out `[T, N*H]`; N/K query heads share a key/value head. Tokens of different segments
-//! never meet. One task is one (segment, key/value head). Scores of a tile of queries are made 32 keys at a time; a row's
+//! never meet, but a segment that continues another one sees that one's keys before its own. One task is one (segment, key/value head). Scores of a tile of queries are made 32 keys at a time; a row's
 //! soft-max runs over whole blocks of 32 keys with the future masked to exactly zero, which is what the cached form in
 //! `cache` does too: both give the same bits.
 
@@ -11,8 +11,9 @@ use crate::cpu::operand::{Operand, Pairs, Singles, grow};
 use crate::par::{self, Shared};
 use crate::params::Precision;
 use crate::scratch;
-use crate::segments::Segments;
+use crate::segments::{Segments, joined};
 use std::cell::RefCell;
+use std::ops::Range;
 
 /// Query rows of one tile.
 pub(crate) const TILE: usize = 48;
@@ -61,6 +62,7 @@ thread_local! {
 /// Buffers of one forward task, in the words of its operands (`f32` scores apart).
 #[derive(Default)]
 struct Forward {
+    joined: [Vec<f32>; 2],
     k_t: Vec<f32>,
     v_p: Vec<f32>,
     s: Vec<f32>,
@@ -142,20 +144,22 @@ fn forward_in<E: Operand>(
         scratch::kept(&FORWARD, |w| {
             for item in items {
                 let (range, g) = (seg.range(item / kv), item % kv);
-                let (t0, len) = (range.start, range.len());
-                if len == 0 {
+                if range.is_empty() {
                     continue;
                 }
+                let before = seg.before(item / kv);
+                let len = before.len() + range.len();
                 let cap = len.next_multiple_of(NR);
-                let at = (t0 * kv + g) * dim;
-                E::columns(&mut w.k_t, &k[at..], kv * dim, len, dim);
-                E::panels(&mut w.v_p, &v[at..], kv * dim, len, cap, dim);
+                let (k, v, ld) = rows_seen(&mut w.joined, (k, v), (&before, &range), g, kv, dim);
+                E::columns(&mut w.k_t, k, ld, len, dim);
+                E::panels(&mut w.v_p, v, ld, len, cap, dim);
                 w.s.resize(tile * cap, 0.0);
                 for h in g * heads.group()..(g + 1) * heads.group() {
-                    for r0 in (0..len).step_by(tile) {
+                    for r0 in (before.len()..len).step_by(tile) {
                         let rows = (len - r0).min(tile);
                         let keys = (r0 + rows).next_multiple_of(NR);
-                        let base = (t0 + r0) * n * dim + h * dim;
+                        let token = range.start + r0 - before.len();
+                        let base = (token * n + h) * dim;
                         let left = E::left(&mut w.q, &q[base..], n * dim, rows, dim);
                         // SAFETY: query rows r0..r0+rows of this segment exist; scratch was sized above.
                         unsafe { scores::<E>(&mut w.s, cap, left, rows, &w.k_t, dim, keys) };
@@ -166,7 +170,7 @@ fn forward_in<E: Operand>(
                             // While the row is in the first-level cache.
                             E::put(&mut w.p, i, row);
                             // SAFETY: only this task writes the statistics of head h of this segment.
-                            let st = unsafe { stats.slice(((t0 + r0 + i) * n + h) * 2, 2) };
+                            let st = unsafe { stats.slice(((token + i) * n + h) * 2, 2) };
                             st.copy_from_slice(&[max, inverse]);
                         }
                         let (p, ld) = E::placed(&w.p, &w.s, cap, rows, keys);
@@ -178,7 +182,7 @@ fn forward_in<E: Operand>(
                         for i in 0..rows {
                             // SAFETY: as above.
                             unsafe {
-                                let inverse = stats.slice(((t0 + r0 + i) * n + h) * 2, 2)[1];
+                                let inverse = stats.slice(((token + i) * n + h) * 2, 2)[1];
                                 math::scale(out.slice(base + i * n * dim, dim), inverse);
                             }
                         }
@@ -187,6 +191,25 @@ fn forward_in<E: Operand>(
             }
         });
     });
+}
+
+/// Keys and values of head g that a sequence sees, and how far apart they are: its own where they lie, or joined to those before.
+fn rows_seen<'a>(
+    to: &'a mut [Vec<f32>; 2],
+    (k, v): (&'a [f32], &'a [f32]),
+    (before, own): (&Range<usize>, &Range<usize>),
+    g: usize,
+    kv: usize,
+    dim: usize,
+) -> (&'a [f32], &'a [f32], usize) {
+    if before.is_empty() {
+        let at = (own.start * kv + g) * dim;
+        return (&k[at..], &v[at..], kv * dim);
+    }
+    for (to, from) in to.iter_mut().zip([k, v]) {
+        joined(to, &from[g * dim..], kv * dim, dim, before, own);
+    }
+    (&to[0], &to[1], dim)
 }
 
 /// Masks keys after `position`, turns the row into exponentials; returns (largest score, 1 / sum).
@@ -241,49 +264,84 @@ fn backward_in<E: Operand>(
             && d_out.len() == q.len()
             && out.len() == q.len()
     );
-    let (d_q, d_k, d_v) = (Shared::new(d_q), Shared::new(d_k), Shared::new(d_v));
-    let start = if add { Start::Add } else { Start::Zero };
-    par::ranges(seg.len() * kv, 1, |items| {
-        scratch::kept(&BACKWARD, |w| {
-            for item in items {
-                let (range, g) = (seg.range(item / kv), item % kv);
-                if range.is_empty() {
-                    continue;
-                }
-                let at = (range.start * kv + g) * dim;
-                w.load::<E>(&k[at..], &v[at..], kv * dim, range.len(), dim);
-                for h in g * heads.group()..(g + 1) * heads.group() {
-                    for r0 in (0..range.len()).step_by(tile) {
-                        let base = (range.start + r0) * n * dim + h * dim;
-                        let stats_at = ((range.start + r0) * n + h) * 2;
-                        w.tile::<E>(&q[base..], &d_out[base..], &out[base..], &stats[stats_at..], r0, n, heads);
-                        let rows = (range.len() - r0).min(tile);
-                        let (d_s, ld) = E::placed(&w.d_s_left, &w.d_s, w.cap, rows, w.keys);
-                        let b = Right { base: w.k_p.as_ptr(), panel: E::words(w.cap) * NR, ld: NR };
-                        each_group::<E>(r0, rows, |first, count, keys| {
-                            let e = Extent { m: count, outer: 1, inner: E::words(keys), n: dim };
-                            let a = Left { base: d_s.wrapping_add(first * ld), row: ld, outer: 0, inner: 1 };
-                            // SAFETY: only this task writes head h of this segment's rows.
-                            unsafe { E::wide(e, a, b, d_q.at(base + first * n * dim), n * dim, start) };
-                        });
+    // What a continuation adds to the gradients of the tokens before it, added up at the end in the sequences' order.
+    let repeated = seg.repeated();
+    let copies = repeated[seg.len()] * kv * dim;
+    scratch::floats(2 * copies, |all| {
+        let (copies_k, copies_v) = all.split_at_mut(copies);
+        let to = [(Shared::new(d_k), Shared::new(copies_k)), (Shared::new(d_v), Shared::new(copies_v))];
+        let d_q = Shared::new(d_q);
+        let start = if add { Start::Add } else { Start::Zero };
+        par::ranges(seg.len() * kv, 1, |items| {
+            scratch::kept(&BACKWARD, |w| {
+                for item in items {
+                    let (i, g) = (item / kv, item % kv);
+                    let (range, before) = (seg.range(i), seg.before(i));
+                    if range.is_empty() {
+                        continue;
+                    }
+                    let len = before.len() + range.len();
+                    let mut both = std::mem::take(&mut w.joined);
+                    let (k, v, ld) = rows_seen(&mut both, (k, v), (&before, &range), g, kv, dim);
+                    w.load::<E>(k, v, ld, len, dim);
+                    w.joined = both;
+                    for h in g * heads.group()..(g + 1) * heads.group() {
+                        for r0 in (before.len()..len).step_by(tile) {
+                            let token = range.start + r0 - before.len();
+                            let (base, stats_at) = ((token * n + h) * dim, (token * n + h) * 2);
+                            w.tile::<E>(&q[base..], &d_out[base..], &out[base..], &stats[stats_at..], r0, n, heads);
+                            let rows = (len - r0).min(tile);
+                            let (d_s, ld) = E::placed(&w.d_s_left, &w.d_s, w.cap, rows, w.keys);
+                            let b = Right { base: w.k_p.as_ptr(), panel: E::words(w.cap) * NR, ld: NR };
+                            each_group::<E>(r0, rows, |first, count, keys| {
+                                let e = Extent { m: count, outer: 1, inner: E::words(keys), n: dim };
+                                let a = Left { base: d_s.wrapping_add(first * ld), row: ld, outer: 0, inner: 1 };
+                                // SAFETY: only this task writes head h of this segment's rows.
+                                unsafe { E::wide(e, a, b, d_q.at(base + first * n * dim), n * dim, start) };
+                            });
+                        }
+                    }
+                    w.upright::<E>(dim);
+                    for p in 0..len {
+                        for ((own, copies), d) in to.iter().zip([&w.d_k, &w.d_v]) {
+                            let d = &d[p * w.wide..p * w.wide + dim];
+                            // SAFETY: only this task writes key/value head g of this segment, and of its copies.
+                            unsafe {
+                                match p.checked_sub(before.len()) {
+                                    None => {
+                                        copies.slice(((repeated[i] + p) * kv + g) * dim, dim).copy_from_slice(d);
+                                    }
+                                    Some(p) => {
+                                        let own = own.slice(((range.start + p) * kv + g) * dim, dim);
+                                        if add { math::add_assign(own, d) } else { own.copy_from_slice(d) }
+                                    }
+                                }
+                            }
+                        }
                     }
                 }
-                w.upright::<E>(dim);
-                for i in 0..range.len() {
-                    // SAFETY: only this task writes key/value head g of this segment.
-                    for (d, own) in [(&d_k, &w.d_k), (&d_v, &w.d_v)] {
-                        let (d, own) = (unsafe { d.slice(at + i * kv * dim, dim) }, &own[i * w.wide..i * w.wide + dim]);
-                        if add { math::add_assign(d, own) } else { d.copy_from_slice(own) }
-                    }
-                }
-            }
+            });
         });
+        for i in 0..seg.len() {
+            add_copies(d_k, copies_k, seg, &repeated, i, kv * dim);
+            add_copies(d_v, copies_v, seg, &repeated, i, kv * dim);
+        }
     });
+}
+
+/// Adds what sequence i gives to the rows, `width` wide, of the tokens before it.
+pub(crate) fn add_copies(d: &mut [f32], copies: &[f32], seg: &Segments, repeated: &[usize], i: usize, width: usize) {
+    let before = seg.before(i);
+    if !before.is_empty() && !seg.range(i).is_empty() {
+        let copies = &copies[repeated[i] * width..][..before.len() * width];
+        math::add_assign(&mut d[before.start * width..before.end * width], copies);
+    }
 }
 
 /// Buffers of one backward task, for one (segment, key/value head).
 #[derive(Default)]
 struct Scratch {
+    joined: [Vec<f32>; 2],
     len: usize,
     cap: usize,
     keys: usize,

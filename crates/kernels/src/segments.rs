@@ -1,9 +1,14 @@
-//! Where packed sequences begin and end.
+//! Where packed sequences begin and end, and which of them go on where another one ended.
 
-/// Boundaries of packed sequences: `cu[i]..cu[i + 1]` are the tokens of sequence i.
+use std::ops::Range;
+
+/// Boundaries of packed sequences: `cu[i]..cu[i + 1]` are the tokens of sequence i. A sequence may be the continuation of an
+/// earlier one: it sees that one's tokens before its own, and its positions go on from there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segments {
     cu: Vec<usize>,
+    /// For every sequence the one that it continues; empty where none does.
+    continues: Vec<Option<usize>>,
 }
 
 impl Segments {
@@ -13,7 +18,21 @@ impl Segments {
         for l in lengths {
             cu.push(cu[cu.len() - 1] + l);
         }
-        Segments { cu }
+        Segments { cu, continues: Vec::new() }
+    }
+
+    /// From lengths of the sequences' own tokens and the sequence that each continues: an earlier one that begins by itself.
+    ///
+    /// # Panics
+    /// Where it is not.
+    pub fn continuing(sequences: &[(usize, Option<usize>)]) -> Self {
+        let first = |j: usize| sequences[j].1.is_none();
+        assert!(
+            sequences.iter().enumerate().all(|(i, (_, before))| before.is_none_or(|j| j < i && first(j))),
+            "a sequence continues an earlier one that continues none"
+        );
+        let continues = sequences.iter().map(|(_, before)| *before).collect();
+        Segments { continues, ..Segments::from_lengths(sequences.iter().map(|(len, _)| *len)) }
     }
 
     /// From cumulative lengths, beginning with 0.
@@ -22,7 +41,7 @@ impl Segments {
             cu.first() == Some(&0) && cu.windows(2).all(|w| w[0] <= w[1]),
             "cumulative lengths must start at 0 and grow"
         );
-        Segments { cu }
+        Segments { cu, continues: Vec::new() }
     }
 
     /// Total number of tokens.
@@ -41,12 +60,59 @@ impl Segments {
     }
 
     /// Token range of sequence i.
-    pub fn range(&self, i: usize) -> std::ops::Range<usize> {
+    pub fn range(&self, i: usize) -> Range<usize> {
         self.cu[i]..self.cu[i + 1]
+    }
+
+    /// Tokens that sequence i sees before its own, those of the one it continues.
+    pub fn before(&self, i: usize) -> Range<usize> {
+        self.continues.get(i).copied().flatten().map_or(0..0, |j| self.range(j))
+    }
+
+    /// For every sequence, how many tokens those before it see before their own, and at the end how many all of them do: where
+    /// each keeps what it adds to the gradients of the tokens it continues.
+    pub(crate) fn repeated(&self) -> Vec<usize> {
+        let mut sums = vec![0];
+        for i in 0..self.len() {
+            sums.push(sums[i] + self.before(i).len());
+        }
+        sums
     }
 
     /// Position of every token inside its sequence.
     pub fn positions(&self) -> Vec<u32> {
-        (0..self.len()).flat_map(|i| 0..self.range(i).len() as u32).collect()
+        (0..self.len()).flat_map(|i| (self.before(i).len()..).take(self.range(i).len()).map(|p| p as u32)).collect()
+    }
+}
+
+/// Rows `before` and `own` of a matrix (rows `ld` apart), `width` columns of them, one after another.
+pub(crate) fn joined(to: &mut Vec<f32>, x: &[f32], ld: usize, width: usize, before: &Range<usize>, own: &Range<usize>) {
+    to.clear();
+    for row in before.clone().chain(own.clone()) {
+        to.extend_from_slice(&x[row * ld..][..width]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn continuations_go_on_where_the_other_one_ends() {
+        let s = Segments::continuing(&[(3, None), (2, Some(0)), (1, Some(0)), (2, None), (1, Some(3))]);
+        assert_eq!(s.positions(), [0, 1, 2, 3, 4, 3, 0, 1, 2]);
+        assert_eq!((s.before(0), s.before(2), s.before(4)), (0..0, 0..3, 6..8));
+        assert_eq!(s.repeated(), [0, 0, 3, 6, 6, 8]);
+        let plain = Segments::from_lengths([2, 1]);
+        assert_eq!((plain.positions(), plain.repeated()), (vec![0, 1, 0], vec![0, 0, 0]));
+        let mut rows = Vec::new();
+        joined(&mut rows, &[0., 1., 2., 3., 4., 5., 6., 7.][1..], 2, 1, &(0..1), &(2..4));
+        assert_eq!(rows, [1., 5., 7.]);
+    }
+
+    #[test]
+    #[should_panic(expected = "continues an earlier one")]
+    fn a_continuation_of_a_continuation_is_refused() {
+        Segments::continuing(&[(3, None), (2, Some(0)), (1, Some(1))]);
     }
 }

@@ -23,8 +23,10 @@ fn reference(q: &[f64], kv: &[f64], shared: &[f64], seg: &Segments, d: Dims) -> 
     for (s, h) in (0..seg.len()).flat_map(|s| (0..d.heads).map(move |h| (s, h))) {
         for t in seg.range(s) {
             let own = |j: usize| (j * d.key_heads + h / group) * block;
-            let scores: Vec<f64> = (seg.range(s).start..=t)
-                .map(|j| {
+            let keys: Vec<usize> = seg.before(s).chain(seg.range(s).start..=t).collect();
+            let scores: Vec<f64> = keys
+                .iter()
+                .map(|&j| {
                     let q = &q[(t * d.heads + h) * key..][..key];
                     let a: f64 = q[..d.own].iter().zip(&kv[own(j)..]).map(|(a, b)| a * b).sum();
                     let b: f64 = q[d.own..].iter().zip(&shared[j * d.shared..]).map(|(a, b)| a * b).sum();
@@ -33,9 +35,8 @@ fn reference(q: &[f64], kv: &[f64], shared: &[f64], seg: &Segments, d: Dims) -> 
                 .collect();
             let max = scores.iter().copied().fold(f64::MIN, f64::max);
             let sum: f64 = scores.iter().map(|s| (s - max).exp()).sum();
-            let first = seg.range(s).start;
-            for (j, s) in scores.iter().enumerate() {
-                let at = own(first + j) + if d.value == 0 { 0 } else { d.own };
+            for (j, s) in keys.into_iter().zip(&scores) {
+                let at = own(j) + if d.value == 0 { 0 } else { d.own };
                 for c in 0..out_width {
                     out[(t * d.heads + h) * out_width + c] += (s - max).exp() / sum * kv[at + c];
                 }
@@ -47,12 +48,16 @@ fn reference(q: &[f64], kv: &[f64], shared: &[f64], seg: &Segments, d: Dims) -> 
 
 #[test]
 fn attention_with_wide_keys_equals_reference_and_differences() {
-    for (lengths, d) in [
-        (vec![3, 1, 4], Dims { heads: 3, key_heads: 3, own: 5, shared: 2, value: 4, scale: 0.4 }),
-        (vec![2, 0, 5], Dims { heads: 4, key_heads: 1, own: 6, shared: 3, value: 0, scale: 0.4 }),
-        (vec![6], Dims { heads: 2, key_heads: 1, own: 34, shared: 4, value: 0, scale: 0.3 }),
+    let many = Dims { heads: 3, key_heads: 3, own: 5, shared: 2, value: 4, scale: 0.4 };
+    let one = Dims { heads: 4, key_heads: 1, own: 6, shared: 3, value: 0, scale: 0.4 };
+    let continuing = Segments::continuing(&[(3, None), (2, Some(0)), (0, Some(0)), (1, Some(0)), (2, None)]);
+    for (seg, d) in [
+        (Segments::from_lengths([3, 1, 4]), many),
+        (Segments::from_lengths([2, 0, 5]), one),
+        (Segments::from_lengths([6]), Dims { heads: 2, key_heads: 1, own: 34, shared: 4, value: 0, scale: 0.3 }),
+        (continuing.clone(), many),
+        (continuing, one),
     ] {
-        let seg = Segments::from_lengths(lengths);
         let t = seg.tokens();
         let q = noise(t * d.heads * (d.own + d.shared), 1);
         let (kv, shared) = (noise(t * d.key_heads * (d.own + d.value), 2), noise(t * d.shared, 3));

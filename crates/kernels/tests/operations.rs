@@ -35,8 +35,9 @@ fn ref_attention(q: &[f64], k: &[f64], v: &[f64], seg: &Segments, h: Heads) -> V
         for t in seg.range(s) {
             for head in 0..n {
                 let g = head / (n / kv);
-                let first = seg.range(s).start;
-                let scores: Vec<f64> = (first..=t)
+                let keys: Vec<usize> = seg.before(s).chain(seg.range(s).start..=t).collect();
+                let scores: Vec<f64> = keys
+                    .iter()
                     .map(|j| {
                         f64::from(h.scale)
                             * (0..d).map(|c| q[(t * n + head) * d + c] * k[(j * kv + g) * d + c]).sum::<f64>()
@@ -45,11 +46,8 @@ fn ref_attention(q: &[f64], k: &[f64], v: &[f64], seg: &Segments, h: Heads) -> V
                 let max = scores.iter().copied().fold(f64::MIN, f64::max);
                 let sum: f64 = scores.iter().map(|s| (s - max).exp()).sum();
                 for c in 0..d {
-                    out[(t * n + head) * d + c] = scores
-                        .iter()
-                        .enumerate()
-                        .map(|(j, s)| (s - max).exp() / sum * v[((first + j) * kv + g) * d + c])
-                        .sum();
+                    out[(t * n + head) * d + c] =
+                        scores.iter().zip(&keys).map(|(s, j)| (s - max).exp() / sum * v[(j * kv + g) * d + c]).sum();
                 }
             }
         }
@@ -175,15 +173,20 @@ fn embedding_reads_and_scatters_in_both_layouts() {
     }
 }
 
-fn cases() -> Vec<(Vec<usize>, Heads)> {
+fn cases() -> Vec<(Segments, Heads)> {
     let heads = |query, kv, dim| Heads { query, kv, dim, scale: 0.37, precision: Precision::F32 };
-    vec![(vec![3, 1, 4], heads(2, 1, 6)), (vec![5], heads(4, 2, 34)), (vec![2, 0, 3], heads(3, 3, 2))]
+    let lengths = |lengths: &[usize]| Segments::from_lengths(lengths.iter().copied());
+    vec![
+        (lengths(&[3, 1, 4]), heads(2, 1, 6)),
+        (lengths(&[5]), heads(4, 2, 34)),
+        (lengths(&[2, 0, 3]), heads(3, 3, 2)),
+        (Segments::continuing(&[(3, None), (2, Some(0)), (0, Some(0)), (1, Some(0)), (2, None)]), heads(4, 2, 5)),
+    ]
 }
 
 #[test]
 fn attention_equals_reference_and_differences() {
-    for (lengths, h) in cases() {
-        let seg = Segments::from_lengths(lengths);
+    for (seg, h) in cases() {
         let t = seg.tokens();
         let (q, k, v) = (noise(t * h.query * h.dim, 13), noise(t * h.kv * h.dim, 14), noise(t * h.kv * h.dim, 15));
         let weights = noise(q.len(), 16);
@@ -196,6 +199,9 @@ fn attention_equals_reference_and_differences() {
         close("d_q", &d_q, &differences(&wq, &ww, |q| ref_attention(q, &wk, &wv, &seg, h)), 1e-4);
         close("d_k", &d_k, &differences(&wk, &ww, |k| ref_attention(&wq, k, &wv, &seg, h)), 1e-4);
         close("d_v", &d_v, &differences(&wv, &ww, |v| ref_attention(&wq, &wk, v, &seg, h)), 1e-4);
+        let once = d_k.clone();
+        attention::backward(&mut d_q, &mut d_k, &mut d_v, &weights, &out, &stats, (&q, &k, &v), &seg, h, true);
+        close("d_k twice", &d_k, &wide(&once.iter().map(|d| 2.0 * d).collect::<Vec<_>>()), 1e-5);
     }
 }
 

@@ -2,16 +2,17 @@
 //!
 //! A key of head g is `[own(t, g) ; shared(t)]`. In the absorbed form there is one key head and its own part is the value too;
 //! in the expanded form every head has its own. One task is one (segment, key head); gradients of the shared part are summed
-//! over key heads in their order.
+//! over key heads in their order. A segment that continues another one sees that one's keys before its own.
 
 use super::{Queries, attend, rows_into, transpose_into};
-use crate::attention::{TILE, groups, key_groups, probabilities};
+use crate::attention::{TILE, add_copies, groups, key_groups, probabilities};
 use crate::cpu::gemm::{Extent, Left, NR, Start, gemm};
 use crate::cpu::math;
 use crate::par::{self, Shared};
 use crate::scratch;
-use crate::segments::Segments;
+use crate::segments::{Segments, joined};
 use std::cell::RefCell;
+use std::ops::Range;
 
 /// Widths.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -55,8 +56,34 @@ impl Dims {
 }
 
 thread_local! {
-    static FORWARD: RefCell<(Vec<f32>, Vec<f32>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new(), Vec::new())) };
+    static FORWARD: RefCell<Forward> = RefCell::new(Forward::default());
     static BACKWARD: RefCell<Scratch> = RefCell::new(Scratch::default());
+}
+
+/// Buffers of one forward task.
+#[derive(Default)]
+struct Forward {
+    joined: [Vec<f32>; 2],
+    k_t: Vec<f32>,
+    v_p: Vec<f32>,
+    s: Vec<f32>,
+}
+
+/// What key head g of a sequence is made of, as if there were that head alone: own parts and values, and shared parts, where
+/// they lie or joined to those before.
+fn rows_seen<'a>(
+    to: &'a mut [Vec<f32>; 2],
+    (kv, shared): (&'a [f32], &'a [f32]),
+    (before, own): (&Range<usize>, &Range<usize>),
+    g: usize,
+    d: Dims,
+) -> (&'a [f32], &'a [f32], Dims) {
+    if before.is_empty() {
+        return (&kv[own.start * d.ld() + g * d.block()..], &shared[own.start * d.shared..], d);
+    }
+    joined(&mut to[0], &kv[g * d.block()..], d.ld(), d.block(), before, own);
+    joined(&mut to[1], shared, d.shared, d.shared, before, own);
+    (&to[0], &to[1], Dims { key_heads: 1, ..d })
 }
 
 /// Sizes a buffer, zero in all of it.
@@ -96,18 +123,19 @@ pub fn forward(
     );
     let (out, stats) = (Shared::new(out), Shared::new(stats));
     par::ranges(seg.len() * d.key_heads, 1, |items| {
-        scratch::kept(&FORWARD, |(k_t, v_p, s)| {
+        scratch::kept(&FORWARD, |Forward { joined, k_t, v_p, s }| {
             for item in items {
                 let (range, g) = (seg.range(item / d.key_heads), item % d.key_heads);
-                let len = range.len();
-                if len == 0 {
+                if range.is_empty() {
                     continue;
                 }
+                let before = seg.before(item / d.key_heads);
+                let (len, offset) = (before.len() + range.len(), before.len() + offset);
                 let cap = len.next_multiple_of(NR);
-                let at = range.start * d.ld() + g * d.block();
-                key_panels(k_t, &kv[at..], &shared[range.start * d.shared..], len, d);
+                let (kv, shared, lying) = rows_seen(joined, (kv, shared), (&before, &range), g, d);
+                key_panels(k_t, kv, shared, len, lying);
                 zeroed(v_p, d.out().div_ceil(NR) * cap * NR);
-                rows_into(v_p, cap, 0, &kv[at + if d.value == 0 { 0 } else { d.own }..], d.ld(), len, d.out());
+                rows_into(v_p, cap, 0, &kv[if d.value == 0 { 0 } else { d.own }..], lying.ld(), len, d.out());
                 let keys: Vec<*const f32> = k_t.chunks_exact(d.key() * NR).map(<[f32]>::as_ptr).collect();
                 for h in g * d.group()..(g + 1) * d.group() {
                     let row = range.start * n + h;
@@ -144,22 +172,31 @@ pub fn backward(
         d_q.len() == q.len() && d_kv.len() == kv.len() && d_shared.len() == shared.len() && d_out.len() == out.len(),
         "latent attention backward: shapes"
     );
-    // Every key head's share of d_shared, added up at the end in their order.
-    let parts = seg.tokens() * d.shared;
-    scratch::floats(parts * d.key_heads, |shares| {
+    // Every key head's share of d_shared, and what a continuation adds to the gradients of the tokens before it: added up at
+    // the end in the order of heads and sequences.
+    let (parts, repeated) = (seg.tokens() * d.shared, seg.repeated());
+    let copies = repeated[seg.len()];
+    scratch::floats((parts + copies * d.shared) * d.key_heads + copies * d.ld(), |space| {
+        let (shares, copies_kv) = space.split_at_mut((parts + copies * d.shared) * d.key_heads);
+        let (shares, copies_shared) = shares.split_at_mut(parts * d.key_heads);
         let (to_q, to_kv, to_shares) = (Shared::new(d_q), Shared::new(d_kv), Shared::new(shares));
+        let (to_copies_kv, to_copies_shared) = (Shared::new(copies_kv), Shared::new(copies_shared));
         par::ranges(seg.len() * d.key_heads, 1, |items| {
             scratch::kept(&BACKWARD, |w| {
                 for item in items {
-                    let (range, g) = (seg.range(item / d.key_heads), item % d.key_heads);
+                    let (i, g) = (item / d.key_heads, item % d.key_heads);
+                    let (range, before) = (seg.range(i), seg.before(i));
                     if range.is_empty() {
                         continue;
                     }
-                    let at = range.start * d.ld() + g * d.block();
-                    w.load(&kv[at..], &shared[range.start * d.shared..], range.len(), d);
+                    let len = before.len() + range.len();
+                    let mut both = std::mem::take(&mut w.joined);
+                    let (kv, shared, lying) = rows_seen(&mut both, (kv, shared), (&before, &range), g, d);
+                    w.load(kv, shared, len, lying);
+                    w.joined = both;
                     for h in g * d.group()..(g + 1) * d.group() {
-                        for r0 in (0..range.len()).step_by(TILE) {
-                            let row = (range.start + r0) * n + h;
+                        for r0 in (before.len()..len).step_by(TILE) {
+                            let row = (range.start + r0 - before.len()) * n + h;
                             w.tile(
                                 &q[row * d.key()..],
                                 &d_out[row * d.out()..],
@@ -168,7 +205,7 @@ pub fn backward(
                                 r0,
                                 d,
                             );
-                            let rows = (range.len() - r0).min(TILE);
+                            let rows = (len - r0).min(TILE);
                             for (first, m, seen) in groups(r0, rows) {
                                 for c in (0..d.key()).step_by(NR) {
                                     let e = Extent { m, outer: 1, inner: seen, n: (d.key() - c).min(NR) };
@@ -182,15 +219,26 @@ pub fn backward(
                             }
                         }
                     }
-                    for i in 0..range.len() {
-                        let own = &w.d_k[i * w.wide..];
-                        // SAFETY: only this task writes key head g of this segment.
+                    for p in 0..len {
+                        let own = &w.d_k[p * w.wide..];
+                        // SAFETY: only this task writes key head g of this segment, and of its copies.
                         unsafe {
-                            let to = to_kv.slice(at + i * d.ld(), d.block());
+                            let (to, share) = match p.checked_sub(before.len()) {
+                                Some(p) => {
+                                    let t = range.start + p;
+                                    let at = t * d.ld() + g * d.block();
+                                    (to_kv.slice(at, d.block()), to_shares.slice(g * parts + t * d.shared, d.shared))
+                                }
+                                None => {
+                                    let t = repeated[i] + p;
+                                    let at = t * d.ld() + g * d.block();
+                                    let share = (g * copies + t) * d.shared;
+                                    (to_copies_kv.slice(at, d.block()), to_copies_shared.slice(share, d.shared))
+                                }
+                            };
                             to[..d.own].copy_from_slice(&own[..d.own]);
-                            to[d.own..].copy_from_slice(&w.d_v[i * w.wide_v..][..d.value]);
-                            let to = to_shares.slice(g * parts + (range.start + i) * d.shared, d.shared);
-                            to.copy_from_slice(&own[d.own..d.key()]);
+                            to[d.own..].copy_from_slice(&w.d_v[p * w.wide_v..][..d.value]);
+                            share.copy_from_slice(&own[d.own..d.key()]);
                         }
                     }
                 }
@@ -200,12 +248,19 @@ pub fn backward(
         for share in shares[parts..].chunks_exact(parts.max(1)) {
             math::add_assign(d_shared, share);
         }
+        for i in 0..seg.len() {
+            add_copies(d_kv, copies_kv, seg, &repeated, i, d.ld());
+            for copies in copies_shared.chunks_exact((copies * d.shared).max(1)) {
+                add_copies(d_shared, copies, seg, &repeated, i, d.shared);
+            }
+        }
     });
 }
 
 /// Buffers of one backward task, for one (segment, key head).
 #[derive(Default)]
 struct Scratch {
+    joined: [Vec<f32>; 2],
     len: usize,
     cap: usize,
     seen: usize,

@@ -1,4 +1,5 @@
-//! Noise, comparison and central differences.
+//! Noise, comparison and central differences; a test file uses some of them.
+#![allow(dead_code)]
 
 /// Deterministic noise in [-1, 1).
 pub fn noise(n: usize, seed: u64) -> Vec<f32> {
