@@ -4,10 +4,10 @@ use crate::execute::{check_out, execute};
 use crate::output::Output;
 use crate::table::left;
 use aha_pipeline::recipe::{PlannedStage, RawRecipe, Recipe, Stage, StageAction, plan_with_files};
-use aha_pipeline::run::external_digests;
+use aha_pipeline::run::{external_digests, finished};
 use aha_runs::{RunDb, RunPaths, StageRow, StageStatus};
 use serde_json::json;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -71,9 +71,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 fn dry_run(recipe: &Recipe, out: &Path, until: Option<&str>, output: Output) -> anyhow::Result<ExitCode> {
     let paths = RunPaths::new(out);
     let rows = if paths.db().exists() { RunDb::open_read_only(paths.db())?.stages()? } else { Vec::new() };
-    let finished: HashMap<String, String> =
-        rows.iter().filter(|r| r.status == StageStatus::Finished).map(|r| (r.name.clone(), r.hash.clone())).collect();
-    let planned = plan_with_files(recipe, &external_digests(recipe)?, &finished);
+    let planned = plan_with_files(recipe, &external_digests(recipe)?, &finished(&rows, &paths));
     let before = paths.recipe().to_str().and_then(|p| RawRecipe::open(p).ok()?.resolve().ok());
     let mut lines = vec![["stage", "kind", "action", "why"].map(str::to_owned).to_vec()];
     let mut stages = Vec::new();
@@ -115,6 +113,7 @@ fn why(
     let Some(row) = row else { return "not run yet".to_owned() };
     if row.hash == plan.hash {
         return match row.status {
+            StageStatus::Finished if plan.action != StageAction::Keep => "finished, but its folder is gone".to_owned(),
             StageStatus::Finished => "finished with the same settings and inputs".to_owned(),
             status => {
                 let steps = paths.stage(&stage.name).and_then(|s| s.checkpoints()).unwrap_or_default();

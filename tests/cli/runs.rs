@@ -220,6 +220,12 @@ fn a_run_leaves_everything_and_is_not_run_again() {
     assert!(!again.stderr.contains("finished in") && !again.stderr.contains("300/300"), "{}", again.stderr);
     assert!(again.stdout.contains("checkpoint") && again.stdout.contains("reflective words"), "{}", again.stdout);
     assert_same(&results(&run), &before, "after running it again");
+    std::fs::remove_dir_all(run.join("zero")).unwrap();
+    let plan = aha_in(dir.path(), &["run", "tiny.toml", "--dry-run", "--json"]).json();
+    let gone: Vec<_> = plan["stages"].as_array().unwrap().iter().filter(|s| s["action"] != "keep").collect();
+    assert_eq!((&gone[0]["name"], &gone[0]["why"]), (&json!("zero"), &json!("finished, but its folder is gone")));
+    assert_eq!(aha_in(dir.path(), &["run", "tiny.toml"]).code, 0);
+    assert_same(&results(&run), &before, "after a folder was deleted");
 
     let model = run.join("zero/model");
     let said = aha(&[

@@ -2,7 +2,9 @@
 
 use crate::recipe::{Recipe, Stage, StageAction, StageSettings, plan_with_files};
 use crate::{PipelineError, report, stages};
-use aha_runs::{Broadcast, Event, Listener, RunDb, RunDir, StageRow, StageStatus, StageSummary, Summary, unix_now};
+use aha_runs::{
+    Broadcast, Event, Listener, RunDb, RunDir, RunPaths, StageRow, StageStatus, StageSummary, Summary, unix_now,
+};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -52,6 +54,13 @@ impl Context<'_> {
     pub(crate) fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
+}
+
+/// Hashes of the stages that are finished, by name. One whose folder was deleted is not: what it left is wanted again.
+pub fn finished(rows: &[StageRow], paths: &RunPaths) -> HashMap<String, String> {
+    let left = |row: &&StageRow| paths.stage(&row.name).is_ok_and(|stage| stage.root().exists());
+    let done = rows.iter().filter(|row| row.status == StageStatus::Finished).filter(left);
+    done.map(|row| (row.name.clone(), row.hash.clone())).collect()
 }
 
 /// Digests of files and folders outside the run that stages read, by path as written in the recipe.
@@ -116,9 +125,7 @@ pub fn run(recipe: &Recipe, options: &RunOptions) -> Result<Outcome, PipelineErr
     let dir = RunDir::create_or_open(&options.out)?;
     let db = RunDb::open(dir.db())?;
     let rows = db.stages()?;
-    let finished: HashMap<String, String> =
-        rows.iter().filter(|r| r.status == StageStatus::Finished).map(|r| (r.name.clone(), r.hash.clone())).collect();
-    let planned = plan_with_files(recipe, &files, &finished);
+    let planned = plan_with_files(recipe, &files, &finished(&rows, &dir));
     aha_runs::write_atomic(dir.recipe(), recipe.to_toml()?.as_bytes())?;
     let mut summary = Summary::read(dir.summary())?.unwrap_or_else(|| Summary::new(&recipe.name, recipe.seed));
     (summary.recipe, summary.seed) = (recipe.name.clone(), recipe.seed);

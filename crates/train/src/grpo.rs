@@ -21,6 +21,7 @@ use aha_engine::{Control, EngineConfig, FinishReason, Request, SamplingParams};
 use aha_kernels::{MasterWeights, Optimizer, OptimizerConfig, Precision};
 use aha_model::{Decoder, TextFiles};
 use aha_tasks::{Prompter, Reward, Split, Task, Verdict};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -58,6 +59,8 @@ pub struct GrpoConfig {
     pub ref_refresh_steps: u64,
     /// Tokens of a forward/backward pass.
     pub micro_batch_tokens: usize,
+    /// Compute a prompt once for the completions of it in a micro-batch.
+    pub share_prompts: bool,
     /// Limits of the generator.
     pub engine: EngineConfig,
     /// Checkpoint every so many steps; 0 only at the end.
@@ -164,7 +167,10 @@ impl Grpo<'_> {
                     turn as usize % c.steps_per_generation.max(1),
                     c.steps_per_generation.max(1),
                 );
-                let batch: Vec<&Sample> = slice.map(|i| &generation.samples[i]).collect();
+                let mut batch: Vec<&Sample> = slice.map(|i| &generation.samples[i]).collect();
+                if c.share_prompts {
+                    neighbours(&mut batch);
+                }
                 let learning_rate = c.schedule.at(state.step);
                 let mut metrics = self.accumulate(&policy, reference.as_ref(), &batch, &mut lanes, turn == 0)?;
                 if c.optimizer.master != MasterWeights::Whole && turn + 1 == turns {
@@ -322,8 +328,8 @@ impl Grpo<'_> {
         for s in batch {
             window.add(&[0, s.tokens.len()], &vec![true; s.tokens.len()], &[s.keep])?;
         }
-        let total = batch.iter().map(|s| s.prompt.len() + s.tokens.len()).sum();
-        let parts = split(batch, lanes.micro_batch_tokens(c.micro_batch_tokens, total));
+        let total = (0..batch.len()).map(|i| cost(batch, i, 0, c.share_prompts)).sum();
+        let parts = split(batch, lanes.micro_batch_tokens(c.micro_batch_tokens, total), c.share_prompts);
         let mut sum = Part::default();
         lanes.begin(0.0);
         for part in lanes.run(&parts, |lane, part| self.part(policy, reference, part, &window, lane)) {
@@ -349,7 +355,8 @@ impl Grpo<'_> {
         lane: &mut Lane,
     ) -> Result<Part, TrainError> {
         let c = self.config;
-        let packed = PackedBatch::new(part.iter().map(|s| (&*s.prompt, s.tokens.as_slice())));
+        let sequences: Vec<_> = part.iter().map(|s| (&*s.prompt, s.tokens.as_slice())).collect();
+        let packed = if c.share_prompts { PackedBatch::sharing(&sequences) } else { PackedBatch::new(sequences) };
         let reference = reference.map(|r| packed.logprobs(r, &mut lane.quiet, c.sampling.temperature).0);
         let old: Vec<f32> = part.iter().flat_map(|s| s.old_logprobs.iter().copied()).collect();
         let mut cu = vec![0];
@@ -415,19 +422,34 @@ impl Part {
     }
 }
 
+/// Tokens that sample i adds to a part that began with sample `first`: without the prompt where the one before it has the same.
+fn cost(batch: &[&Sample], i: usize, first: usize, share_prompts: bool) -> usize {
+    let s = batch[i];
+    let shared = share_prompts && i > first && batch[i - 1].prompt == s.prompt;
+    s.tokens.len() + if shared { 1 } else { s.prompt.len() }
+}
+
 /// Whole samples in order, each part with at most `tokens`; a longer sample is a part of its own.
-fn split<'a, 'b>(batch: &'b [&'a Sample], tokens: usize) -> Vec<&'b [&'a Sample]> {
+fn split<'a, 'b>(batch: &'b [&'a Sample], tokens: usize, share_prompts: bool) -> Vec<&'b [&'a Sample]> {
     let (mut parts, mut first, mut size) = (Vec::new(), 0, 0);
-    for (i, s) in batch.iter().enumerate() {
-        let length = s.prompt.len() + s.tokens.len();
-        if size + length > tokens && i > first {
+    for i in 0..batch.len() {
+        if size + cost(batch, i, first, share_prompts) > tokens && i > first {
             parts.push(&batch[first..i]);
             (first, size) = (i, 0);
         }
-        size += length;
+        size += cost(batch, i, first, share_prompts);
     }
     parts.push(&batch[first..]);
     parts
+}
+
+/// Puts samples of the same prompt side by side, in the order of the first of each.
+fn neighbours(batch: &mut [&Sample]) {
+    let mut first = HashMap::new();
+    for (i, s) in batch.iter().enumerate() {
+        first.entry(&*s.prompt).or_insert(i);
+    }
+    batch.sort_by_key(|s| first[&*s.prompt]);
 }
 
 /// Samples of mini-batch `part` of `parts`.

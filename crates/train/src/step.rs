@@ -37,6 +37,35 @@ impl PackedBatch {
         }
     }
 
+    /// The same with the prompt of neighbours that have the same one computed once: all but its last token are a sequence of
+    /// their own, which the others continue. Log-probabilities have the same bits, gradients are sums in another order.
+    pub fn sharing(sequences: &[(&[u32], &[u32])]) -> Self {
+        let (mut tokens, mut segments, mut rows, mut targets) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for group in sequences.chunk_by(|(a, _), (b, _)| a == b) {
+            let prompt = group[0].0;
+            let shared = if group.len() > 1 { prompt.len().saturating_sub(1) } else { 0 };
+            let continued = (shared > 0).then_some(segments.len());
+            if shared > 0 {
+                tokens.extend_from_slice(&prompt[..shared]);
+                segments.push((shared, None));
+            }
+            for (prompt, completion) in group {
+                let start = tokens.len() + prompt.len() - shared;
+                tokens.extend_from_slice(&prompt[shared..]);
+                tokens.extend_from_slice(completion);
+                segments.push((prompt.len() - shared + completion.len(), continued));
+                rows.extend((0..completion.len()).map(|i| (start + i - 1) as u32));
+                targets.extend_from_slice(completion);
+            }
+        }
+        PackedBatch {
+            tokens: tokens.into(),
+            segments: Arc::new(Segments::continuing(&segments)),
+            rows: rows.into(),
+            targets,
+        }
+    }
+
     /// From sequences and, per sequence, the ranges of its tokens that are predicted (none of them at 0).
     pub fn spans<'a>(sequences: impl IntoIterator<Item = (&'a [u32], &'a [std::ops::Range<usize>])>) -> Self {
         let (mut tokens, mut lengths, mut rows, mut targets) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());

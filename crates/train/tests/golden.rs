@@ -258,14 +258,28 @@ fn generator_and_trainer_agree_bit_for_bit() {
                 assert_eq!(a.logprobs, b.logprobs, "{name}");
             }
         }
-        let batch = PackedBatch::new(base.iter().map(|c| (&*requests[c.request].prompt, c.tokens.as_slice())));
-        let mut seen = Vec::new();
-        batch.train(&d, &mut Tape::new(true), &mut Gradients::new(&d.params), 0.9, |logp, _| {
-            seen = logp.to_vec();
-            vec![0.0; logp.len()]
+        let sequences: Vec<_> = base.iter().map(|c| (&*requests[c.request].prompt, c.tokens.as_slice())).collect();
+        let (whole, shared) = (PackedBatch::new(sequences.iter().copied()), PackedBatch::sharing(&sequences));
+        assert!(shared.tokens.len() < whole.tokens.len(), "prompts are shared");
+        let gradients = [whole, shared].map(|batch| {
+            let (mut seen, mut grads) = (Vec::new(), Gradients::new(&d.params));
+            batch.train(&d, &mut Tape::new(true), &mut grads, 0.9, |logp, _| {
+                seen = logp.to_vec();
+                (0..logp.len()).map(|i| 0.1 * (i % 7) as f32 - 0.2).collect()
+            });
+            assert_eq!(seen, base.iter().flat_map(|c| c.logprobs.clone()).collect::<Vec<_>>(), "{name}");
+            let (again, _) = batch.logprobs(&d, &mut Tape::new(false), 0.9);
+            assert_eq!(seen, again, "{name}");
+            grads
         });
-        assert_eq!(seen, base.iter().flat_map(|c| c.logprobs.clone()).collect::<Vec<_>>(), "{name}");
-        let (again, _) = batch.logprobs(&d, &mut Tape::new(false), 0.9);
-        assert_eq!(seen, again, "{name}");
+        for (id, param) in d.params.iter() {
+            let [whole, shared] = [&gradients[0], &gradients[1]].map(|g| g.values(id));
+            let (mut apart, mut size) = (0f64, 0f64);
+            for (a, b) in whole.iter().zip(shared.iter()) {
+                (apart, size) = (apart + f64::from(a - b).powi(2), size + f64::from(*a).powi(2));
+            }
+            let limit = if precision == Precision::F32 { 1e-4 } else { 2e-2 };
+            assert!(apart.sqrt() <= limit * size.sqrt(), "{name}, {}: {apart:e} of {size:e}", param.name);
+        }
     }
 }

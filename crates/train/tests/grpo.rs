@@ -88,6 +88,7 @@ fn config() -> GrpoConfig {
         // Lengths give every group different rewards, so that there is something to learn from.
         overlong: Some((20, 1.0)),
         ref_refresh_steps: 3,
+        share_prompts: true,
         micro_batch_tokens: 4096,
         engine: EngineConfig::default(),
         save_steps: 2,
@@ -242,18 +243,20 @@ fn kl_starts_at_zero_grows_and_is_zero_again_when_the_reference_is_refreshed() {
 }
 
 #[test]
-fn micro_batches_change_nothing_but_rounding() {
-    let run = |tokens| {
+fn micro_batches_and_shared_prompts_change_nothing_but_rounding() {
+    let run = |tokens, share_prompts| {
         let folder = tempfile::tempdir().unwrap();
         let mut watch = Watch::default();
-        train(&GrpoConfig { micro_batch_tokens: tokens, steps: 1, ..config() }, folder.path(), &mut watch);
+        let c = GrpoConfig { micro_batch_tokens: tokens, share_prompts, steps: 1, ..config() };
+        train(&c, folder.path(), &mut watch);
         watch.metrics.remove(0)
     };
-    let whole = run(100_000);
-    for tokens in [1, 120, 333] {
-        let split = run(tokens);
+    let whole = run(100_000, false);
+    for (tokens, share_prompts) in [(1, true), (120, true), (120, false), (333, true), (333, false), (100_000, true)] {
+        let split = run(tokens, share_prompts);
         for name in ["loss", "grad_norm", "kl", "entropy"] {
-            assert!((whole[name] - split[name]).abs() < 1e-5 * (1.0 + whole[name].abs()), "{name} at {tokens}");
+            let apart = (whole[name] - split[name]).abs();
+            assert!(apart < 1e-5 * (1.0 + whole[name].abs()), "{name} at {tokens}, shared: {share_prompts}");
         }
     }
 }

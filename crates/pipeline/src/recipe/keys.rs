@@ -118,6 +118,7 @@ pub(crate) const GRPO_KEYS: &[&str] = &[
     "later",
     "rewards",
     "micro_batch_tokens",
+    "share_prompts",
     "save_steps",
     "eval_steps",
     "eval_problems",

@@ -361,6 +361,10 @@ pub struct GrpoStage {
     /// Token budget of one forward and backward; a longer sequence has one to itself. Default 16,384. No effect on the
     /// gradient but its rounding.
     pub micro_batch_tokens: usize,
+    /// Computes a prompt once for the completions of it in a micro-batch: the same log-probabilities, gradients up to rounding.
+    /// Default true.
+    #[serde(skip_serializing_if = "Clone::clone")]
+    pub share_prompts: bool,
     /// Steps between checkpoints; 0 for only the last. Default 100.
     pub save_steps: u64,
     /// Steps between evaluations on held-out problems; 0 for none. Default 0.
