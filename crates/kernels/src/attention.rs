@@ -492,7 +492,7 @@ impl Scratch {
 
 crate::multiversion! {
     /// Dot products of rows `ld` apart, `dim` wide, each as [`math::dot`].
-    fn row_dots<S>(out: &mut [f32], x: &[f32], y: &[f32], ld: usize, dim: usize) -> () {
+    pub(crate) fn row_dots<S>(out: &mut [f32], x: &[f32], y: &[f32], ld: usize, dim: usize) -> () {
         for (i, out) in out.iter_mut().enumerate() {
             // SAFETY: the instruction set was detected.
             *out = unsafe { math::dot_in::<S>(&x[i * ld..i * ld + dim], &y[i * ld..i * ld + dim]) };

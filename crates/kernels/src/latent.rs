@@ -94,10 +94,20 @@ pub(crate) fn rows_into(panels: &mut [f32], cap: usize, at: usize, src: &[f32], 
         let column = at + d;
         let width = (dim - d).min(NR - column % NR);
         let panel = &mut panels[column / NR * cap * NR..];
-        for i in 0..len {
-            panel[i * NR + column % NR..][..width].copy_from_slice(&src[i * ld + d..][..width]);
+        let rows = panel[column % NR..].chunks_mut(NR).zip(src[d..].chunks(ld)).take(len);
+        // Of a size that is known nothing is called for a row.
+        match width {
+            NR => rows.for_each(|(to, from)| copy::<NR>(to, from)),
+            SQUARE => rows.for_each(|(to, from)| copy::<SQUARE>(to, from)),
+            _ => rows.for_each(|(to, from)| to[..width].copy_from_slice(&from[..width])),
         }
         d += width;
+    }
+}
+
+fn copy<const N: usize>(to: &mut [f32], from: &[f32]) {
+    if let (Some(to), Some(from)) = (to.first_chunk_mut::<N>(), from.first_chunk::<N>()) {
+        *to = *from;
     }
 }
 

@@ -224,7 +224,7 @@ unsafe fn rows<S: Lanes, const MR: usize, const NV: usize>(
         let rows = (e.m - i).min(height);
         unsafe {
             let out = c.add(i * ldc);
-            if e.n == NR {
+            if e.n.is_multiple_of(S::WIDTH) && (e.n == NR || start != Start::Past) {
                 tile::<S, MR, NV>(rows, e, left, b, ldb, out, ldc, start);
             } else {
                 let (mut edge, start) = ([0f32; 12 * NR], start.near());
@@ -243,7 +243,7 @@ unsafe fn rows<S: Lanes, const MR: usize, const NV: usize>(
     }
 }
 
-/// Picks the microkernel with exactly `rows` rows.
+/// `rows` rows of the vectors that hold columns wanted.
 #[inline(always)]
 unsafe fn tile<S: Lanes, const MR: usize, const NV: usize>(
     rows: usize,
@@ -255,25 +255,45 @@ unsafe fn tile<S: Lanes, const MR: usize, const NV: usize>(
     ldc: usize,
     start: Start,
 ) {
-    unsafe {
-        let mut j = 0;
-        while j < NR {
+    let mut j = 0;
+    while j < e.n {
+        unsafe {
             let (b, c) = (b.add(j), c.add(j));
-            match rows {
-                12 if MR >= 12 => micro::<S, 12, NV>(e, a, b, ldb, c, ldc, start),
-                11 if MR >= 12 => micro::<S, 11, NV>(e, a, b, ldb, c, ldc, start),
-                10 if MR >= 12 => micro::<S, 10, NV>(e, a, b, ldb, c, ldc, start),
-                9 if MR >= 12 => micro::<S, 9, NV>(e, a, b, ldb, c, ldc, start),
-                8 if MR >= 12 => micro::<S, 8, NV>(e, a, b, ldb, c, ldc, start),
-                7 if MR >= 12 => micro::<S, 7, NV>(e, a, b, ldb, c, ldc, start),
-                6 if MR >= 6 => micro::<S, 6, NV>(e, a, b, ldb, c, ldc, start),
-                5 if MR >= 6 => micro::<S, 5, NV>(e, a, b, ldb, c, ldc, start),
-                4 => micro::<S, 4, NV>(e, a, b, ldb, c, ldc, start),
-                3 => micro::<S, 3, NV>(e, a, b, ldb, c, ldc, start),
-                2 => micro::<S, 2, NV>(e, a, b, ldb, c, ldc, start),
-                _ => micro::<S, 1, NV>(e, a, b, ldb, c, ldc, start),
+            if NV > 1 && e.n - j <= S::WIDTH {
+                return columns::<S, MR, 1>(rows, e, a, b, ldb, c, ldc, start);
             }
-            j += S::WIDTH * NV;
+            columns::<S, MR, NV>(rows, e, a, b, ldb, c, ldc, start);
+        }
+        j += S::WIDTH * NV;
+    }
+}
+
+/// Picks the microkernel with exactly `rows` rows.
+#[inline(always)]
+unsafe fn columns<S: Lanes, const MR: usize, const NV: usize>(
+    rows: usize,
+    e: Extent,
+    a: Left,
+    b: *const f32,
+    ldb: usize,
+    c: *mut f32,
+    ldc: usize,
+    start: Start,
+) {
+    unsafe {
+        match rows {
+            12 if MR >= 12 => micro::<S, 12, NV>(e, a, b, ldb, c, ldc, start),
+            11 if MR >= 12 => micro::<S, 11, NV>(e, a, b, ldb, c, ldc, start),
+            10 if MR >= 12 => micro::<S, 10, NV>(e, a, b, ldb, c, ldc, start),
+            9 if MR >= 12 => micro::<S, 9, NV>(e, a, b, ldb, c, ldc, start),
+            8 if MR >= 12 => micro::<S, 8, NV>(e, a, b, ldb, c, ldc, start),
+            7 if MR >= 12 => micro::<S, 7, NV>(e, a, b, ldb, c, ldc, start),
+            6 if MR >= 6 => micro::<S, 6, NV>(e, a, b, ldb, c, ldc, start),
+            5 if MR >= 6 => micro::<S, 5, NV>(e, a, b, ldb, c, ldc, start),
+            4 => micro::<S, 4, NV>(e, a, b, ldb, c, ldc, start),
+            3 => micro::<S, 3, NV>(e, a, b, ldb, c, ldc, start),
+            2 => micro::<S, 2, NV>(e, a, b, ldb, c, ldc, start),
+            _ => micro::<S, 1, NV>(e, a, b, ldb, c, ldc, start),
         }
     }
 }
@@ -377,7 +397,18 @@ mod tests {
 
     #[test]
     fn every_shape_equals_the_sequential_fused_sum_bit_for_bit() {
-        for (m, k, n) in [(1, 1, 1), (1, 7, 32), (5, 33, 17), (12, 64, 32), (13, 5, 31), (25, 128, 9), (37, 40, 32)] {
+        for (m, k, n) in [
+            (1, 1, 1),
+            (1, 7, 32),
+            (5, 33, 17),
+            (12, 64, 32),
+            (13, 5, 31),
+            (25, 128, 9),
+            (37, 40, 32),
+            (23, 9, 16),
+            (11, 12, 24),
+            (14, 3, 8),
+        ] {
             let (a, b) = (noise(m * k, 1), noise(k * NR, 2));
             for start in [Start::Zero, Start::Add, Start::Chain] {
                 let mut c = noise(m * n, 3);
@@ -420,7 +451,9 @@ mod tests {
             let both = noise(n, seed).into_iter().zip(noise(n, seed + 9));
             both.map(|(low, high)| f32::from_bits(half(&low) | half(&high) << 16)).collect()
         };
-        for (m, k, n) in [(1, 1, 1), (1, 7, 32), (5, 33, 17), (12, 64, 32), (13, 5, 31), (37, 40, 32)] {
+        for (m, k, n) in
+            [(1, 1, 1), (1, 7, 32), (5, 33, 17), (12, 64, 32), (13, 5, 31), (37, 40, 32), (23, 9, 16), (5, 4, 8)]
+        {
             let (a, b) = (pairs(m * k, 1), pairs(k * NR, 2));
             for start in [Start::Zero, Start::Add, Start::Chain] {
                 let (mut plain, mut narrow) = (noise(m * n, 3), noise(m * n, 3));

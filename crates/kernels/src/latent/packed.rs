@@ -5,7 +5,7 @@
 //! over key heads in their order. A segment that continues another one sees that one's keys before its own.
 
 use super::{Queries, attend, rows_into, transpose_into};
-use crate::attention::{TILE, add_copies, groups, key_groups, probabilities};
+use crate::attention::{TILE, add_copies, groups, key_groups, probabilities, row_dots};
 use crate::cpu::gemm::{Extent, Left, NR, Start, gemm};
 use crate::cpu::math;
 use crate::par::{self, Shared};
@@ -320,11 +320,12 @@ impl Scratch {
                 gemm(e_v, a_v, v_t[b * v_rows * NR..].as_ptr(), NR, self.d_s[at..].as_mut_ptr(), cap, Start::Zero);
             }
         }
-        for i in 0..rows {
+        let mut delta = [0f32; TILE];
+        row_dots(&mut delta[..rows], d_out, out, n * value, value);
+        for (i, delta) in delta.into_iter().enumerate().take(rows) {
             let (p, p_rest) = self.p[i * cap..i * cap + self.seen].split_at_mut(r0 + i + 1);
             let (d_s, d_s_rest) = self.d_s[i * cap..i * cap + self.seen].split_at_mut(r0 + i + 1);
             let (max, inverse) = (stats[i * n * 2], stats[i * n * 2 + 1]);
-            let delta = math::dot(&d_out[i * n * value..][..value], &out[i * n * value..][..value]);
             probabilities(p, d_s, max, inverse, delta, d.scale);
             p_rest.fill(0.0);
             d_s_rest.fill(0.0);
