@@ -266,9 +266,9 @@ fn backward_in<E: Operand>(
     );
     // What a continuation adds to the gradients of the tokens before it, added up at the end in the sequences' order.
     let repeated = seg.repeated();
-    let copies = repeated[seg.len()] * kv * dim;
-    scratch::floats(2 * copies, |all| {
-        let (copies_k, copies_v) = all.split_at_mut(copies);
+    let room = repeated[seg.len()] * kv * dim;
+    scratch::floats(2 * room, |all| {
+        let (copies_k, copies_v) = all.split_at_mut(room);
         let to = [(Shared::new(d_k), Shared::new(copies_k)), (Shared::new(d_v), Shared::new(copies_v))];
         let d_q = Shared::new(d_q);
         let start = if add { Start::Add } else { Start::Zero };

@@ -89,11 +89,12 @@ pub(crate) fn transpose_into(
 /// Rows `[len, dim]` of `src` as columns `at..at + dim` of row panels `[ceil(total/32)][cap][32]`; other columns are left as
 /// they are, rows after `len` must be zero already or not matter.
 pub(crate) fn rows_into(panels: &mut [f32], cap: usize, at: usize, src: &[f32], ld: usize, len: usize, dim: usize) {
+    assert!(len == 0 || src.len() >= (len - 1) * ld + dim, "rows of a panel");
     let mut d = 0;
     while d < dim {
         let column = at + d;
         let width = (dim - d).min(NR - column % NR);
-        let panel = &mut panels[column / NR * cap * NR..];
+        let panel = &mut panels[column / NR * cap * NR..][..len * NR];
         let rows = panel[column % NR..].chunks_mut(NR).zip(src[d..].chunks(ld)).take(len);
         // Of a size that is known nothing is called for a row.
         match width {

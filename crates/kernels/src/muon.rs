@@ -80,7 +80,7 @@ pub(crate) fn update(
         StepSize::Original => (n as f64 / k as f64).max(1.0).sqrt(),
     };
     let rate = (learning_rate * scale) as f32;
-    scratch::floats(gradient.len(), |direction| {
+    with_direction(gradient.len(), |direction| {
         for ((m, g), d) in momentum.iter_mut().zip(gradient).zip(&mut *direction) {
             let g = g * clip;
             *m = mu * *m + (1.0 - mu) * g;
@@ -93,15 +93,19 @@ pub(crate) fn update(
     });
 }
 
+/// Calls `f` with room for a direction, which is kept where it is small.
+fn with_direction(len: usize, f: impl FnOnce(&mut [f32])) {
+    if len < SMALL { scratch::floats(len, f) } else { f(&mut vec![0.0; len]) }
+}
+
 /// The Newton-Schulz iteration on panels of `[n, k]`, in place.
 fn orthogonalise(panels: &mut [f32], n: usize, k: usize, precision: Precision) {
-    let mut run = || {
-        scratch::kept(&WORK, |work| match precision {
-            Precision::F32 => work.run::<Singles>(panels, n, k),
-            _ => work.run::<Pairs>(panels, n, k),
-        });
+    let mut run = |work: &mut Work| match precision {
+        Precision::F32 => work.run::<Singles>(panels, n, k),
+        _ => work.run::<Pairs>(panels, n, k),
     };
-    if n * k < SMALL { par::serial(run) } else { run() }
+    // Buffers of a large matrix would lie beside the next forward.
+    if n * k < SMALL { par::serial(|| scratch::kept(&WORK, run)) } else { run(&mut Work::default()) }
 }
 
 /// Distance between rows of `len` words.
@@ -131,7 +135,6 @@ impl Work {
             buffer.clear();
             buffer.resize(rows.next_multiple_of(SQUARE) * ld, 0.0);
         }
-        let norm = math::sum_squares(panels).sqrt().max(EPS);
         if n <= k {
             squares(n, k, |i, j, height, width| {
                 let from = &panels[i / NR * NR * k + j * NR + i % NR..];
@@ -142,6 +145,8 @@ impl Work {
                 self.x[row * ld + panel * NR..][..width].copy_from_slice(&panels[(panel * k + row) * NR..][..width]);
             });
         }
+        Singles::columns(&mut self.columns, &self.x, ld, rows, cols);
+        let norm = math::sum_squares(&self.columns).sqrt().max(EPS);
         math::scale(&mut self.x, (1.0 / norm) as f32);
         for _ in 0..STEPS {
             self.step::<O>(rows, cols, ld);

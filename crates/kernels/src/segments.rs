@@ -7,7 +7,7 @@ use std::ops::Range;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segments {
     cu: Vec<usize>,
-    /// For every sequence the one that it continues; empty where none does.
+    /// For every sequence the one that it continues; empty where all begin by themselves.
     continues: Vec<Option<usize>>,
 }
 
@@ -31,7 +31,9 @@ impl Segments {
             sequences.iter().enumerate().all(|(i, (_, before))| before.is_none_or(|j| j < i && first(j))),
             "a sequence continues an earlier one that continues none"
         );
-        let continues = sequences.iter().map(|(_, before)| *before).collect();
+        let continues = sequences.iter().map(|(_, before)| *before);
+        let continues =
+            if sequences.iter().any(|(_, before)| before.is_some()) { continues.collect() } else { Vec::new() };
         Segments { continues, ..Segments::from_lengths(sequences.iter().map(|(len, _)| *len)) }
     }
 
@@ -79,7 +81,7 @@ impl Segments {
         sums
     }
 
-    /// Position of every token inside its sequence.
+    /// Position of every token inside its sequence, counted from the beginning of the one it continues.
     pub fn positions(&self) -> Vec<u32> {
         (0..self.len()).flat_map(|i| (self.before(i).len()..).take(self.range(i).len()).map(|p| p as u32)).collect()
     }

@@ -31,7 +31,7 @@ pub struct Var(usize);
 
 /// What attention sees besides its own tokens.
 pub enum Attend<'a> {
-    /// Packed sequences from their beginning; the form that training uses.
+    /// Packed sequences from their beginning, or from where an earlier one ends; the form that training uses.
     Packed(Arc<Segments>),
     /// New tokens of sequences whose past lies in a cache.
     Cached {

@@ -58,8 +58,8 @@ impl Context<'_> {
 
 /// Hashes of the stages that are finished, by name. One whose folder was deleted is not: what it left is wanted again.
 pub fn finished(rows: &[StageRow], paths: &RunPaths) -> HashMap<String, String> {
-    let left = |row: &&StageRow| paths.stage(&row.name).is_ok_and(|stage| stage.root().exists());
-    let done = rows.iter().filter(|row| row.status == StageStatus::Finished).filter(left);
+    let there = |row: &&StageRow| paths.stage(&row.name).is_ok_and(|stage| stage.root().exists());
+    let done = rows.iter().filter(|row| row.status == StageStatus::Finished).filter(there);
     done.map(|row| (row.name.clone(), row.hash.clone())).collect()
 }
 
@@ -201,7 +201,9 @@ fn forget(summary: &mut Summary, stage: &Stage) {
 fn run_stage(context: &mut Context, stage: &Stage, hash: &str) -> Result<bool, PipelineError> {
     let begin = Instant::now();
     let kind = stage.kind().as_str().to_owned();
-    let previous = context.db.stage(&stage.name)?.filter(|r| r.hash == hash).map_or(0.0, |r| r.wall_s);
+    // Of a stage that was finished, nothing is left that this sitting goes on with.
+    let goes_on = |r: &StageRow| r.hash == hash && r.status != StageStatus::Finished;
+    let previous = context.db.stage(&stage.name)?.filter(goes_on).map_or(0.0, |r| r.wall_s);
     let mut row = StageRow {
         name: stage.name.clone(),
         kind: kind.clone(),

@@ -328,7 +328,10 @@ impl Grpo<'_> {
         for s in batch {
             window.add(&[0, s.tokens.len()], &vec![true; s.tokens.len()], &[s.keep])?;
         }
-        let total = (0..batch.len()).map(|i| cost(batch, i, 0, c.share_prompts)).sum();
+        let total: usize = (0..batch.len()).map(|i| cost(batch, i, 0, c.share_prompts)).sum();
+        let prompts = batch.iter().map(|s| s.prompt.len()).filter(|_| c.share_prompts);
+        // A cut between completions of a prompt costs the prompt once more: lanes that few tokens are dealt out to take that.
+        let total = total + lanes.count() * prompts.max().unwrap_or(0);
         let parts = split(batch, lanes.micro_batch_tokens(c.micro_batch_tokens, total), c.share_prompts);
         let mut sum = Part::default();
         lanes.begin(0.0);
@@ -422,20 +425,29 @@ impl Part {
     }
 }
 
-/// Tokens that sample i adds to a part that began with sample `first`: without the prompt where the one before it has the same.
-fn cost(batch: &[&Sample], i: usize, first: usize, share_prompts: bool) -> usize {
-    let s = batch[i];
-    let shared = share_prompts && i > first && batch[i - 1].prompt == s.prompt;
-    s.tokens.len() + if shared { 1 } else { s.prompt.len() }
+/// Whether sample i of a part that began with sample `first` continues the prompt of the one before it.
+fn shares(batch: &[&Sample], i: usize, first: usize, share_prompts: bool) -> bool {
+    share_prompts && i > first && batch[i - 1].prompt == batch[i].prompt
 }
+
+/// Tokens that sample i adds to that part: of a prompt that is shared, the last one.
+fn cost(batch: &[&Sample], i: usize, first: usize, share_prompts: bool) -> usize {
+    let shared = shares(batch, i, first, share_prompts);
+    batch[i].tokens.len() + if shared { 1 } else { batch[i].prompt.len() }
+}
+
+/// Prompt tokens that continuations of a part see, in tokens of the part: the gradients of their keys and values take room.
+const SEEN_AGAIN: usize = 2;
 
 /// Whole samples in order, each part with at most `tokens`; a longer sample is a part of its own.
 fn split<'a, 'b>(batch: &'b [&'a Sample], tokens: usize, share_prompts: bool) -> Vec<&'b [&'a Sample]> {
-    let (mut parts, mut first, mut size) = (Vec::new(), 0, 0);
+    let (mut parts, mut first, mut size, mut again) = (Vec::new(), 0, 0, 0);
     for i in 0..batch.len() {
-        if size + cost(batch, i, first, share_prompts) > tokens && i > first {
+        again += if shares(batch, i, first, share_prompts) { batch[i].prompt.len() } else { 0 };
+        let full = size + cost(batch, i, first, share_prompts) > tokens || again > SEEN_AGAIN * tokens;
+        if full && i > first {
             parts.push(&batch[first..i]);
-            (first, size) = (i, 0);
+            (first, size, again) = (i, 0, 0);
         }
         size += cost(batch, i, first, share_prompts);
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 pub struct PackedBatch {
     /// Tokens of all sequences, one after another.
     pub tokens: Arc<[u32]>,
-    /// Boundaries; tokens of different sequences never see each other.
+    /// Boundaries; tokens of different sequences never see each other, but for those of a sequence that is continued.
     pub segments: Arc<Segments>,
     /// Rows whose hidden state predicts a token that counts.
     pub rows: Arc<[u32]>,
@@ -20,28 +20,18 @@ pub struct PackedBatch {
 impl PackedBatch {
     /// From sequences and, per sequence, the number of leading tokens that are given and not predicted (at least 1).
     pub fn new<'a>(sequences: impl IntoIterator<Item = (&'a [u32], &'a [u32])>) -> Self {
-        let (mut tokens, mut lengths, mut rows, mut targets) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for (prompt, completion) in sequences {
-            let start = tokens.len() + prompt.len();
-            tokens.extend_from_slice(prompt);
-            tokens.extend_from_slice(completion);
-            lengths.push(prompt.len() + completion.len());
-            rows.extend((0..completion.len()).map(|i| (start + i - 1) as u32));
-            targets.extend_from_slice(completion);
-        }
-        PackedBatch {
-            tokens: tokens.into(),
-            segments: Arc::new(Segments::from_lengths(lengths)),
-            rows: rows.into(),
-            targets,
-        }
+        Self::pack(&sequences.into_iter().collect::<Vec<_>>(), false)
     }
 
     /// The same with the prompt of neighbours that have the same one computed once: all but its last token are a sequence of
     /// their own, which the others continue. Log-probabilities have the same bits, gradients are sums in another order.
     pub fn sharing(sequences: &[(&[u32], &[u32])]) -> Self {
+        Self::pack(sequences, true)
+    }
+
+    fn pack(sequences: &[(&[u32], &[u32])], share: bool) -> Self {
         let (mut tokens, mut segments, mut rows, mut targets) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for group in sequences.chunk_by(|(a, _), (b, _)| a == b) {
+        for group in sequences.chunk_by(|(a, _), (b, _)| share && a == b) {
             let prompt = group[0].0;
             let shared = if group.len() > 1 { prompt.len().saturating_sub(1) } else { 0 };
             let continued = (shared > 0).then_some(segments.len());

@@ -10,11 +10,11 @@ fn four_steps_equal_float64_and_torch_within_its_bf16() {
 }
 
 #[test]
-fn four_steps_in_bf16_are_as_near_as_those_of_torch() {
+fn four_steps_in_bf16_are_within_that_of_both() {
     four_steps(Precision::Bf16, 0.02);
 }
 
-/// The largest difference to float64, and that to torch, as shares of the largest change.
+/// The largest difference to float64 is below `exactly` of the largest change, that to torch below a fiftieth.
 fn four_steps(precision: Precision, exactly: f32) {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/muon.safetensors");
     let bytes = std::fs::read(path).unwrap();

@@ -198,7 +198,8 @@ unsafe fn avx2(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: 
     unsafe { rows::<std::arch::x86_64::__m256, 6, 2>(e, a, b, ldb, c, ldc, start, next) }
 }
 
-/// Walks the row tiles; a partial panel goes through a small buffer so that the microkernel always writes whole vectors.
+/// Walks the row tiles; columns that do not fill their last vector go through a small buffer, so that the microkernel always
+/// writes whole vectors. So do those of a partial panel that should go past the caches, a line at a time.
 #[inline(always)]
 unsafe fn rows<S: Lanes, const MR: usize, const NV: usize>(
     e: Extent,

@@ -250,8 +250,8 @@ pub fn backward(
         }
         for i in 0..seg.len() {
             add_copies(d_kv, copies_kv, seg, &repeated, i, d.ld());
-            for copies in copies_shared.chunks_exact((copies * d.shared).max(1)) {
-                add_copies(d_shared, copies, seg, &repeated, i, d.shared);
+            for head in copies_shared.chunks_exact((copies * d.shared).max(1)) {
+                add_copies(d_shared, head, seg, &repeated, i, d.shared);
             }
         }
     });

@@ -99,8 +99,7 @@ pub struct MuonSettings {
 }
 
 /// What `muon_precision` may be.
-const MUON_PRECISION: [(&str, Precision); 3] =
-    [("f32", Precision::F32), ("bf16", Precision::Bf16), ("auto", Precision::Auto)];
+const MUON_PRECISION: [(&str, Precision); 3] = [Precision::ALL[0], Precision::ALL[1], Precision::ALL[3]];
 
 impl OptimizerSettings {
     /// The learning rate as a function of the step.

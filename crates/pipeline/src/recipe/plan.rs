@@ -21,7 +21,7 @@ const HASH_VERSION: u32 = 1;
 pub enum StageAction {
     /// Its result is there and still right.
     Keep,
-    /// It has not finished yet (it resumes from its checkpoint, if there is one of the same hash).
+    /// It has not finished yet, or what it left is gone (it resumes from its checkpoint, if there is one of the same hash).
     Run,
     /// It finished once, with other settings or other inputs.
     RunAgain,

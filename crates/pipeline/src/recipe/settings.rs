@@ -157,7 +157,7 @@ pub(crate) fn grpo(section: &Section<'_>, context: &Context<'_>) -> Result<GrpoS
         std_kind: section.choice("std_kind", &stds)?.unwrap_or_default(),
         mask_truncated_completions: section.boolean("mask_truncated_completions")?.unwrap_or(false),
         micro_batch_tokens: section.size("micro_batch_tokens", 1)?.unwrap_or(16_384),
-        share_prompts: section.boolean("share_prompts")?.unwrap_or(true),
+        share_prompts: section.boolean("share_prompts")?,
         save_steps: section.integer("save_steps", 0)?.unwrap_or(100),
         eval_steps: section.integer("eval_steps", 0)?.unwrap_or(0),
         eval_problems: section.integer("eval_problems", 1)?.unwrap_or(100),

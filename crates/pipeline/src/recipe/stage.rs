@@ -361,10 +361,10 @@ pub struct GrpoStage {
     /// Token budget of one forward and backward; a longer sequence has one to itself. Default 16,384. No effect on the
     /// gradient but its rounding.
     pub micro_batch_tokens: usize,
-    /// Computes a prompt once for the completions of it in a micro-batch: the same log-probabilities, gradients up to rounding.
-    /// Default true.
-    #[serde(skip_serializing_if = "Clone::clone")]
-    pub share_prompts: bool,
+    /// Computes a prompt once for the completions of it in a micro-batch: the same log-probabilities, gradients up to rounding;
+    /// routers count its tokens once. See [`GrpoStage::shares_prompts`] for the default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub share_prompts: Option<bool>,
     /// Steps between checkpoints; 0 for only the last. Default 100.
     pub save_steps: u64,
     /// Steps between evaluations on held-out problems; 0 for none. Default 0.
@@ -410,6 +410,11 @@ impl GrpoStage {
     pub(super) fn references(&self) -> impl Iterator<Item = &ModelRef> {
         let rewards = self.rewards.iter().flat_map(RewardWeight::references);
         std::iter::once(&self.model).chain(&self.reference).chain(rewards)
+    }
+
+    /// Whether a prompt is computed once for its completions: by default unless biases of routers move, which count tokens.
+    pub fn shares_prompts(&self) -> bool {
+        self.share_prompts.unwrap_or(self.bias_update_speed == 0.0)
     }
 
     /// The settings of the loss.

@@ -85,7 +85,7 @@ pub(crate) fn run(context: &mut Context, name: &str, s: &GrpoStage, hash: &str) 
         overlong: s.overlong_penalty.as_ref().map(|o| (o.cache_length, o.weight)),
         ref_refresh_steps: s.ref_refresh_steps,
         micro_batch_tokens: s.micro_batch_tokens,
-        share_prompts: s.share_prompts,
+        share_prompts: s.shares_prompts(),
         engine: EngineConfig { speculative: s.speculative_decoding, ..EngineConfig::default() },
         save_steps: s.save_steps,
         eval_steps: s.eval_steps,

@@ -4,7 +4,7 @@ mod errors;
 
 use std::collections::{BTreeMap, HashMap};
 
-use aha_kernels::{GradientType, MasterWeights, MomentType};
+use aha_kernels::{GradientType, MasterWeights, MomentType, Precision};
 use aha_pipeline::recipe::{
     CORPUS_KEYS, GrpoStage, ModelRef, RawRecipe, Recipe, RecipeError, Stage, StageAction, StageKind, StageSettings,
     list_embedded, plan, plan_with_files, stage_hash, stage_hashes,
@@ -250,6 +250,32 @@ fn overrides_reach_everything() {
     // The last one wins, and a value cannot smuggle in a second key.
     assert_eq!(with(&["seed=3", "seed=4"]).unwrap().seed, 4);
     assert!(overridden(&["seed=3\nname = 'other'"]).contains("`seed` is the string"));
+}
+
+/// Prompts are shared unless that would change what routers count; what is not said is not written.
+#[test]
+fn prompts_are_shared_by_default_and_the_products_of_muon_have_numbers_of_their_own() {
+    let of = |assignments: &[&str]| {
+        let recipe = with(assignments).unwrap();
+        (grpo(&recipe).shares_prompts(), recipe.to_toml().unwrap(), stage_hash(&recipe, "zero").unwrap())
+    };
+    let (shared, text, hash) = of(&[]);
+    assert!(shared && !text.contains("share_prompts"));
+    let (shared, text, other) = of(&["zero.share_prompts=false"]);
+    assert!(!shared && text.contains("share_prompts = false") && other != hash);
+    assert!(!of(&["zero.bias_update_speed=0.001"]).0);
+    assert!(of(&["zero.bias_update_speed=0.001", "zero.share_prompts=true"]).0);
+
+    let muon = |more: &[&str]| with(&[&["zero.optimizer=muon"], more].concat()).unwrap();
+    let precision = |recipe: &Recipe| grpo(recipe).optimizer.config(5).muon.unwrap().precision;
+    let (plain, short) = (muon(&[]), muon(&["zero.muon_precision=bf16"]));
+    assert_eq!((precision(&plain), precision(&short)), (Precision::F32, Precision::Bf16));
+    assert!(!plain.to_toml().unwrap().contains("muon_precision"));
+    assert!(short.to_toml().unwrap().contains("muon_precision = \"bf16\""));
+    let message = overridden(&["zero.muon_precision=bf16"]);
+    assert!(message.contains("zero.muon_precision") && message.contains("optimizer = \"muon\""), "{message}");
+    let message = overridden(&["zero.optimizer=muon", "zero.muon_precision=fp8"]);
+    assert!(message.contains("zero.muon_precision") && message.contains("auto"), "{message}");
 }
 
 /// Where memory is short; what is not said is not written, so that the hashes of older recipes stay.
