@@ -1,9 +1,9 @@
 //! Causal attention over packed sequences, forward and backward.
 //!
 //! q `[T, N*H]`, k and v `[T, K*H]`, out `[T, N*H]`; N/K query heads share a key/value head. Tokens of different segments
-//! never meet, but a segment that continues another one sees that one's keys before its own. One task is one (segment, key/value head). Scores of a tile of queries are made 32 keys at a time; a row's
-//! soft-max runs over whole blocks of 32 keys with the future masked to exactly zero, which is what the cached form in
-//! `cache` does too: both give the same bits.
+//! never meet, but a segment that continues another one sees that one's keys before its own. One task is one (segment, key/value
+//! head). Scores of a tile of queries are made 32 keys at a time; a row's soft-max runs over whole blocks of 32 keys with the
+//! future masked to exactly zero, which is what the cached form in `cache` does too: both give the same bits.
 
 use crate::cpu::gemm::{Extent, Left, NR, Right, Start};
 use crate::cpu::math::{self, SQUARE};
