@@ -11,9 +11,8 @@ use crate::cpu::operand::{Operand, Pairs, Singles, grow};
 use crate::par::{self, Shared};
 use crate::params::Precision;
 use crate::scratch;
-use crate::segments::{Segments, joined};
+use crate::segments::Segments;
 use std::cell::RefCell;
-use std::ops::Range;
 
 /// Query rows of one tile.
 pub(crate) const TILE: usize = 48;
@@ -62,7 +61,7 @@ thread_local! {
 /// Buffers of one forward task, in the words of its operands (`f32` scores apart).
 #[derive(Default)]
 struct Forward {
-    joined: [Vec<f32>; 2],
+    joined: Vec<f32>,
     k_t: Vec<f32>,
     v_p: Vec<f32>,
     s: Vec<f32>,
@@ -143,15 +142,16 @@ fn forward_in<E: Operand>(
     par::ranges(seg.len() * kv, 1, |items| {
         scratch::kept(&FORWARD, |w| {
             for item in items {
-                let (range, g) = (seg.range(item / kv), item % kv);
+                let (i, g) = (item / kv, item % kv);
+                let (range, before) = (seg.range(i), seg.before(i));
                 if range.is_empty() {
                     continue;
                 }
-                let before = seg.before(item / kv);
                 let len = before.len() + range.len();
                 let cap = len.next_multiple_of(NR);
-                let (k, v, ld) = rows_seen(&mut w.joined, (k, v), (&before, &range), g, kv, dim);
+                let (k, ld) = seg.seen(i, &mut w.joined, (k, kv * dim), g * dim, dim);
                 E::columns(&mut w.k_t, k, ld, len, dim);
+                let (v, ld) = seg.seen(i, &mut w.joined, (v, kv * dim), g * dim, dim);
                 E::panels(&mut w.v_p, v, ld, len, cap, dim);
                 w.s.resize(tile * cap, 0.0);
                 for h in g * heads.group()..(g + 1) * heads.group() {
@@ -191,25 +191,6 @@ fn forward_in<E: Operand>(
             }
         });
     });
-}
-
-/// Keys and values of head g that a sequence sees, and how far apart they are: its own where they lie, or joined to those before.
-fn rows_seen<'a>(
-    to: &'a mut [Vec<f32>; 2],
-    (k, v): (&'a [f32], &'a [f32]),
-    (before, own): (&Range<usize>, &Range<usize>),
-    g: usize,
-    kv: usize,
-    dim: usize,
-) -> (&'a [f32], &'a [f32], usize) {
-    if before.is_empty() {
-        let at = (own.start * kv + g) * dim;
-        return (&k[at..], &v[at..], kv * dim);
-    }
-    for (to, from) in to.iter_mut().zip([k, v]) {
-        joined(to, &from[g * dim..], kv * dim, dim, before, own);
-    }
-    (&to[0], &to[1], dim)
 }
 
 /// Masks keys after `position`, turns the row into exponentials; returns (largest score, 1 / sum).
@@ -281,10 +262,11 @@ fn backward_in<E: Operand>(
                         continue;
                     }
                     let len = before.len() + range.len();
-                    let mut both = std::mem::take(&mut w.joined);
-                    let (k, v, ld) = rows_seen(&mut both, (k, v), (&before, &range), g, kv, dim);
+                    let [mut joined_k, mut joined_v] = std::mem::take(&mut w.joined);
+                    let (k, ld) = seg.seen(i, &mut joined_k, (k, kv * dim), g * dim, dim);
+                    let (v, _) = seg.seen(i, &mut joined_v, (v, kv * dim), g * dim, dim);
                     w.load::<E>(k, v, ld, len, dim);
-                    w.joined = both;
+                    w.joined = [joined_k, joined_v];
                     for h in g * heads.group()..(g + 1) * heads.group() {
                         for r0 in (before.len()..len).step_by(tile) {
                             let token = range.start + r0 - before.len();
@@ -322,20 +304,9 @@ fn backward_in<E: Operand>(
                 }
             });
         });
-        for i in 0..seg.len() {
-            add_copies(d_k, copies_k, seg, &repeated, i, kv * dim);
-            add_copies(d_v, copies_v, seg, &repeated, i, kv * dim);
-        }
+        seg.add_copies(d_k, copies_k, kv * dim);
+        seg.add_copies(d_v, copies_v, kv * dim);
     });
-}
-
-/// Adds what sequence i gives to the rows, `width` wide, of the tokens before it.
-pub(crate) fn add_copies(d: &mut [f32], copies: &[f32], seg: &Segments, repeated: &[usize], i: usize, width: usize) {
-    let before = seg.before(i);
-    if !before.is_empty() && !seg.range(i).is_empty() {
-        let copies = &copies[repeated[i] * width..][..before.len() * width];
-        math::add_assign(&mut d[before.start * width..before.end * width], copies);
-    }
 }
 
 /// Buffers of one backward task, for one (segment, key/value head).

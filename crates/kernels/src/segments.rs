@@ -1,5 +1,6 @@
 //! Where packed sequences begin and end, and which of them go on where another one ended.
 
+use crate::cpu::math;
 use std::ops::Range;
 
 /// Boundaries of packed sequences: `cu[i]..cu[i + 1]` are the tokens of sequence i. A sequence may be the continuation of an
@@ -71,6 +72,40 @@ impl Segments {
         self.continues.get(i).copied().flatten().map_or(0..0, |j| self.range(j))
     }
 
+    /// Columns `at..at + width` of the rows that sequence i sees (rows of x lie `ld` apart), and how far apart they are: where they
+    /// lie, or joined in `to` to those before.
+    pub(crate) fn seen<'a>(
+        &self,
+        i: usize,
+        to: &'a mut Vec<f32>,
+        (x, ld): (&'a [f32], usize),
+        at: usize,
+        width: usize,
+    ) -> (&'a [f32], usize) {
+        let (before, own) = (self.before(i), self.range(i));
+        if before.is_empty() {
+            return (&x[own.start * ld + at..], ld);
+        }
+        to.clear();
+        for row in before.chain(own) {
+            to.extend_from_slice(&x[row * ld + at..][..width]);
+        }
+        (to, width)
+    }
+
+    /// Adds up what continuations give to the rows, `width` wide, of the tokens before theirs, in the sequences' order; sequence
+    /// i has its copies of them at row `repeated()[i]`.
+    pub(crate) fn add_copies(&self, d: &mut [f32], copies: &[f32], width: usize) {
+        for (i, first) in self.repeated().into_iter().enumerate().take(self.len()) {
+            let before = self.before(i);
+            // One without tokens of its own gives nothing, and has written nothing.
+            if !self.range(i).is_empty() {
+                let copies = &copies[first * width..][..before.len() * width];
+                math::add_assign(&mut d[before.start * width..before.end * width], copies);
+            }
+        }
+    }
+
     /// For every sequence, how many tokens those before it see before their own, and at the end how many all of them do: where
     /// each keeps what it adds to the gradients of the tokens it continues.
     pub(crate) fn repeated(&self) -> Vec<usize> {
@@ -87,14 +122,6 @@ impl Segments {
     }
 }
 
-/// Rows `before` and `own` of a matrix (rows `ld` apart), `width` columns of them, one after another.
-pub(crate) fn joined(to: &mut Vec<f32>, x: &[f32], ld: usize, width: usize, before: &Range<usize>, own: &Range<usize>) {
-    to.clear();
-    for row in before.clone().chain(own.clone()) {
-        to.extend_from_slice(&x[row * ld..][..width]);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,9 +134,10 @@ mod tests {
         assert_eq!(s.repeated(), [0, 0, 3, 6, 6, 8]);
         let plain = Segments::from_lengths([2, 1]);
         assert_eq!((plain.positions(), plain.repeated()), (vec![0, 1, 0], vec![0, 0, 0]));
-        let mut rows = Vec::new();
-        joined(&mut rows, &[0., 1., 2., 3., 4., 5., 6., 7.][1..], 2, 1, &(0..1), &(2..4));
-        assert_eq!(rows, [1., 5., 7.]);
+        let s = Segments::continuing(&[(1, None), (1, None), (2, Some(0))]);
+        let (mut rows, x) = (Vec::new(), [0., 1., 2., 3., 4., 5., 6., 7.]);
+        assert_eq!(s.seen(2, &mut rows, (&x, 2), 1, 1), (&[1., 5., 7.][..], 1));
+        assert_eq!(s.seen(1, &mut rows, (&x, 2), 1, 1), (&x[3..], 2));
     }
 
     #[test]

@@ -331,8 +331,8 @@ impl Grpo<'_> {
         let total: usize = (0..batch.len()).map(|i| cost(batch, i, 0, c.share_prompts)).sum();
         let prompts = batch.iter().map(|s| s.prompt.len()).filter(|_| c.share_prompts);
         // A cut between completions of a prompt costs the prompt once more: lanes that few tokens are dealt out to take that.
-        let total = total + lanes.count() * prompts.max().unwrap_or(0);
-        let parts = split(batch, lanes.micro_batch_tokens(c.micro_batch_tokens, total), c.share_prompts);
+        let budget = lanes.micro_batch_tokens(c.micro_batch_tokens, total) + prompts.max().unwrap_or(0);
+        let parts = split(batch, budget.min(c.micro_batch_tokens), c.share_prompts);
         let mut sum = Part::default();
         lanes.begin(0.0);
         for part in lanes.run(&parts, |lane, part| self.part(policy, reference, part, &window, lane)) {

@@ -45,11 +45,6 @@ impl Lanes {
         Lanes { lanes: (0..count).map(|_| lane()).collect() }
     }
 
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.lanes.len()
-    }
-
     /// Tokens of a micro-batch: at most `limit`, and so few that every lane has work.
     pub fn micro_batch_tokens(&self, limit: usize, total: usize) -> usize {
         limit.min(total.div_ceil(self.lanes.len())).max(1)

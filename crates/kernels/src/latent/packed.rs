@@ -5,14 +5,13 @@
 //! over key heads in their order. A segment that continues another one sees that one's keys before its own.
 
 use super::{Queries, attend, rows_into, transpose_into};
-use crate::attention::{TILE, add_copies, groups, key_groups, probabilities, row_dots};
+use crate::attention::{TILE, groups, key_groups, probabilities, row_dots};
 use crate::cpu::gemm::{Extent, Left, NR, Start, gemm};
 use crate::cpu::math;
 use crate::par::{self, Shared};
 use crate::scratch;
-use crate::segments::{Segments, joined};
+use crate::segments::Segments;
 use std::cell::RefCell;
-use std::ops::Range;
 
 /// Widths.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -69,23 +68,6 @@ struct Forward {
     s: Vec<f32>,
 }
 
-/// What key head g of a sequence is made of, as if there were that head alone: own parts and values, and shared parts, where
-/// they lie or joined to those before.
-fn rows_seen<'a>(
-    to: &'a mut [Vec<f32>; 2],
-    (kv, shared): (&'a [f32], &'a [f32]),
-    (before, own): (&Range<usize>, &Range<usize>),
-    g: usize,
-    d: Dims,
-) -> (&'a [f32], &'a [f32], Dims) {
-    if before.is_empty() {
-        return (&kv[own.start * d.ld() + g * d.block()..], &shared[own.start * d.shared..], d);
-    }
-    joined(&mut to[0], &kv[g * d.block()..], d.ld(), d.block(), before, own);
-    joined(&mut to[1], shared, d.shared, d.shared, before, own);
-    (&to[0], &to[1], Dims { key_heads: 1, ..d })
-}
-
 /// Sizes a buffer, zero in all of it.
 fn zeroed(buffer: &mut Vec<f32>, len: usize) {
     buffer.clear();
@@ -93,9 +75,9 @@ fn zeroed(buffer: &mut Vec<f32>, len: usize) {
 }
 
 /// Key panels `[ceil(L/32)][own+shared][32]` of one head and segment.
-fn key_panels(to: &mut Vec<f32>, kv: &[f32], shared: &[f32], len: usize, d: Dims) {
+fn key_panels(to: &mut Vec<f32>, (kv, ld): (&[f32], usize), shared: &[f32], len: usize, d: Dims) {
     to.resize(len.div_ceil(NR) * d.key() * NR, 0.0);
-    transpose_into(to, d.key(), 0, kv, d.ld(), len, d.own);
+    transpose_into(to, d.key(), 0, kv, ld, len, d.own);
     transpose_into(to, d.key(), d.own, shared, d.shared, len, d.shared);
 }
 
@@ -125,17 +107,19 @@ pub fn forward(
     par::ranges(seg.len() * d.key_heads, 1, |items| {
         scratch::kept(&FORWARD, |Forward { joined, k_t, v_p, s }| {
             for item in items {
-                let (range, g) = (seg.range(item / d.key_heads), item % d.key_heads);
+                let (i, g) = (item / d.key_heads, item % d.key_heads);
+                let (range, before) = (seg.range(i), seg.before(i));
                 if range.is_empty() {
                     continue;
                 }
-                let before = seg.before(item / d.key_heads);
                 let (len, offset) = (before.len() + range.len(), before.len() + offset);
                 let cap = len.next_multiple_of(NR);
-                let (kv, shared, lying) = rows_seen(joined, (kv, shared), (&before, &range), g, d);
-                key_panels(k_t, kv, shared, len, lying);
+                let [joined_kv, joined_shared] = joined;
+                let (kv, ld) = seg.seen(i, joined_kv, (kv, d.ld()), g * d.block(), d.block());
+                let (shared, _) = seg.seen(i, joined_shared, (shared, d.shared), 0, d.shared);
+                key_panels(k_t, (kv, ld), shared, len, d);
                 zeroed(v_p, d.out().div_ceil(NR) * cap * NR);
-                rows_into(v_p, cap, 0, &kv[if d.value == 0 { 0 } else { d.own }..], lying.ld(), len, d.out());
+                rows_into(v_p, cap, 0, &kv[if d.value == 0 { 0 } else { d.own }..], ld, len, d.out());
                 let keys: Vec<*const f32> = k_t.chunks_exact(d.key() * NR).map(<[f32]>::as_ptr).collect();
                 for h in g * d.group()..(g + 1) * d.group() {
                     let row = range.start * n + h;
@@ -190,10 +174,11 @@ pub fn backward(
                         continue;
                     }
                     let len = before.len() + range.len();
-                    let mut both = std::mem::take(&mut w.joined);
-                    let (kv, shared, lying) = rows_seen(&mut both, (kv, shared), (&before, &range), g, d);
-                    w.load(kv, shared, len, lying);
-                    w.joined = both;
+                    let [mut joined_kv, mut joined_shared] = std::mem::take(&mut w.joined);
+                    let kv = seg.seen(i, &mut joined_kv, (kv, d.ld()), g * d.block(), d.block());
+                    let (shared, _) = seg.seen(i, &mut joined_shared, (shared, d.shared), 0, d.shared);
+                    w.load(kv, shared, len, d);
+                    w.joined = [joined_kv, joined_shared];
                     for h in g * d.group()..(g + 1) * d.group() {
                         for r0 in (before.len()..len).step_by(TILE) {
                             let row = (range.start + r0 - before.len()) * n + h;
@@ -248,11 +233,9 @@ pub fn backward(
         for share in shares[parts..].chunks_exact(parts.max(1)) {
             math::add_assign(d_shared, share);
         }
-        for i in 0..seg.len() {
-            add_copies(d_kv, copies_kv, seg, &repeated, i, d.ld());
-            for head in copies_shared.chunks_exact((copies * d.shared).max(1)) {
-                add_copies(d_shared, head, seg, &repeated, i, d.shared);
-            }
+        seg.add_copies(d_kv, copies_kv, d.ld());
+        for head in copies_shared.chunks_exact((copies * d.shared).max(1)) {
+            seg.add_copies(d_shared, head, d.shared);
         }
     });
 }
@@ -278,17 +261,17 @@ struct Scratch {
 }
 
 impl Scratch {
-    fn load(&mut self, kv: &[f32], shared: &[f32], len: usize, d: Dims) {
+    fn load(&mut self, (kv, ld): (&[f32], usize), shared: &[f32], len: usize, d: Dims) {
         (self.len, self.cap) = (len, len.next_multiple_of(NR));
         self.wide = d.key().next_multiple_of(NR);
         self.wide_v = d.value.next_multiple_of(NR);
-        key_panels(&mut self.k_t, kv, shared, len, d);
+        key_panels(&mut self.k_t, (kv, ld), shared, len, d);
         if d.value > 0 {
             self.v_t.resize(len.div_ceil(NR) * d.value * NR, 0.0);
-            transpose_into(&mut self.v_t, d.value, 0, &kv[d.own..], d.ld(), len, d.value);
+            transpose_into(&mut self.v_t, d.value, 0, &kv[d.own..], ld, len, d.value);
         }
         zeroed(&mut self.k_p, self.wide * self.cap);
-        rows_into(&mut self.k_p, self.cap, 0, kv, d.ld(), len, d.own);
+        rows_into(&mut self.k_p, self.cap, 0, kv, ld, len, d.own);
         rows_into(&mut self.k_p, self.cap, d.own, shared, d.shared, len, d.shared);
         zeroed(&mut self.d_k, self.cap * self.wide);
         zeroed(&mut self.d_v, self.cap * self.wide_v);
