@@ -75,19 +75,25 @@ fn temporary_path(path: &Path) -> Result<PathBuf, RunsError> {
     Ok(parent(path).join(temporary))
 }
 
-/// Removes temporary files and folders that a killed process left directly in `dir`. The caller holds the run's lock.
+/// Removes temporary files and folders that a killed process left in `dir` and the folders in it (links are not
+/// followed). The caller holds the run's lock.
 pub(crate) fn sweep_temporaries(dir: &Path) -> Result<(), RunsError> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(RunsError::io("list", dir, error)),
-    };
-    for entry in entries {
-        let entry = entry.map_err(|error| RunsError::io("list", dir, error))?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with('.') && name.ends_with(TEMPORARY_SUFFIX) {
-            remove_any(&entry.path())?;
+    let mut open = vec![dir.to_path_buf()];
+    while let Some(dir) = open.pop() {
+        let entries = match fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(RunsError::io("list", &dir, error)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(|error| RunsError::io("list", &dir, error))?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with('.') && name.ends_with(TEMPORARY_SUFFIX) {
+                remove_any(&entry.path())?;
+            } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                open.push(entry.path());
+            }
         }
     }
     Ok(())
@@ -148,15 +154,32 @@ mod tests {
     }
 
     #[test]
-    fn sweeps_only_temporaries() {
+    fn sweeps_only_temporaries_in_all_folders() {
         let dir = tempfile::tempdir().unwrap();
-        for name in [".a.json.1-2.tmp", "a.tmp", ".hidden"] {
-            fs::write(dir.path().join(name), b"").unwrap();
+        let inner = dir.path().join("eval/evals");
+        fs::create_dir_all(&inner).unwrap();
+        for folder in [dir.path(), &inner] {
+            for name in [".a.json.1-2.tmp", "a.tmp", ".hidden"] {
+                fs::write(folder.join(name), b"").unwrap();
+            }
+            fs::create_dir(folder.join(".step_3.tmp")).unwrap();
         }
-        fs::create_dir(dir.path().join(".step_3.tmp")).unwrap();
         sweep_temporaries(dir.path()).unwrap();
-        let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        left.sort();
-        assert_eq!(left, [".hidden", "a.tmp"]);
+        for (folder, expected) in [(dir.path(), &[".hidden", "a.tmp", "eval"][..]), (&inner, &[".hidden", "a.tmp"])] {
+            let mut left: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            left.sort();
+            assert_eq!(left, expected);
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_behind_a_link_is_not_swept() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let kept = other.path().join(".a.json.1-2.tmp");
+        fs::write(&kept, b"").unwrap();
+        std::os::unix::fs::symlink(other.path(), dir.path().join("link")).unwrap();
+        sweep_temporaries(dir.path()).unwrap();
+        assert!(kept.exists());
     }
 }

@@ -139,12 +139,6 @@ impl RunDir {
         create_dir(&paths.root)?;
         let lock = RunLock::acquire(&paths.root)?;
         sweep_temporaries(&paths.root)?;
-        for stage in list(&paths.root)? {
-            if stage.is_dir() {
-                sweep_temporaries(&stage)?;
-                sweep_temporaries(&stage.join("checkpoints"))?;
-            }
-        }
         Ok(Self { paths, _lock: lock })
     }
 
