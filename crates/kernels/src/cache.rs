@@ -6,7 +6,7 @@
 
 mod latent;
 
-use crate::attention::{Heads, forward_rows, softmax_row};
+use crate::attention::{Heads, forward_rows, softmax_row, softmax_rows};
 use crate::cpu::bf16::halve;
 use crate::cpu::decode::{self, Chain, TileRows};
 use crate::cpu::gemm::{Extent, Left, NR, Start, bf16_tiles};
@@ -20,6 +20,8 @@ use std::cell::RefCell;
 /// Tokens in a cache block.
 pub const BLOCK_TOKENS: usize = NR;
 
+/// Most query heads of a model, and most rows of a tile.
+const MOST_HEADS: usize = 256;
 /// Query heads per key/value head from which the matrix microkernel has enough rows.
 const MANY_ROWS: usize = 5;
 
@@ -108,12 +110,23 @@ pub struct CacheSpan<'a> {
 }
 
 crate::multiversion! {
-    /// Low or high halves of words; the other ones stay.
-    fn write_half(words: &mut [u32], x: &[u16], high: bool) -> () {
-        if high {
-            for (word, x) in words.iter_mut().zip(x) { *word = *word & 0xffff | u32::from(*x) << 16; }
-        } else {
-            for (word, x) in words.iter_mut().zip(x) { *word = *word & 0xffff_0000 | u32::from(*x); }
+    /// One token's keys and values (bf16, `[K*H]`) into slot `slot` of its block's layer: a word of keys is two neighbours of
+    /// one token, a word of values one column of two tokens.
+    fn write_pairs(block: &mut [u32], k: &[u16], v: &[u16], slot: usize, shape: CacheShape) -> () {
+        for (g, (k, v)) in k.chunks_exact(shape.head_dim).zip(v.chunks_exact(shape.head_dim)).enumerate() {
+            let keys = &mut block[g * shape.key_words()..][..shape.key_words()];
+            for (line, x) in keys.chunks_exact_mut(NR).zip(k.chunks(2)) {
+                line[slot] = u32::from(x[0]) | u32::from(*x.get(1).unwrap_or(&0)) << 16;
+            }
+            let values = &mut block[shape.value_start(g)..];
+            for (c, x) in v.chunks(NR).enumerate() {
+                let line = &mut values[c * shape.value_words() + slot / 2 * NR..][..x.len()];
+                if slot % 2 == 1 {
+                    for (word, x) in line.iter_mut().zip(x) { *word = *word & 0xffff | u32::from(*x) << 16; }
+                } else {
+                    for (word, x) in line.iter_mut().zip(x) { *word = *word & 0xffff_0000 | u32::from(*x); }
+                }
+            }
         }
     }
 }
@@ -154,45 +167,30 @@ impl KvCache {
     /// Writes the spans' keys and values (`[rows, K*H]`, spans one after another) for one layer.
     pub fn write(&mut self, layer: usize, k: &[f32], v: &[f32], spans: &[CacheSpan]) {
         let shape = self.shape;
-        let (dim, base) = (shape.head_dim, layer * shape.layer_words());
-        let mut rounded = vec![0u16; dim];
-        let mut t = 0;
-        for span in spans {
-            for i in 0..span.rows {
-                let position = span.start + i;
-                let block = &mut self.blocks[span.blocks[position / NR] as usize][base..];
-                let slot = position % NR;
-                for g in 0..shape.kv_heads {
-                    let at = ((t + i) * shape.kv_heads + g) * dim;
-                    let (k, v) = (&k[at..at + dim], &v[at..at + dim]);
-                    let (keys, values) = (g * shape.key_words(), shape.value_start(g));
-                    match shape.precision {
-                        Precision::F32 => {
-                            for (d, x) in k.iter().enumerate() {
-                                block[keys + d * NR + slot] = *x;
-                            }
-                            for (c, x) in v.chunks(NR).enumerate() {
-                                block[values + (c * NR + slot) * NR..][..x.len()].copy_from_slice(x);
-                            }
+        let (dim, width, base) = (shape.head_dim, shape.kv_heads * shape.head_dim, layer * shape.layer_words());
+        let mut rounded = vec![0u16; 2 * width];
+        let positions = spans.iter().flat_map(|s| (s.start..s.start + s.rows).map(|p| (s.blocks[p / NR], p % NR)));
+        for (((block, slot), k), v) in positions.zip(k.chunks_exact(width)).zip(v.chunks_exact(width)) {
+            let block = &mut self.blocks[block as usize][base..];
+            match shape.precision {
+                Precision::F32 => {
+                    for (g, (k, v)) in k.chunks_exact(dim).zip(v.chunks_exact(dim)).enumerate() {
+                        let (keys, values) = (g * shape.key_words(), shape.value_start(g));
+                        for (d, x) in k.iter().enumerate() {
+                            block[keys + d * NR + slot] = *x;
                         }
-                        Precision::Bf16 | Precision::Fp8 => {
-                            // A word of keys is two neighbours of one token, a word of values one column of two tokens.
-                            halve(&mut rounded, k);
-                            let block = as_u32(block);
-                            for (word, x) in rounded.chunks(2).enumerate() {
-                                block[keys + word * NR + slot] =
-                                    u32::from(x[0]) | u32::from(*x.get(1).unwrap_or(&0)) << 16;
-                            }
-                            halve(&mut rounded, v);
-                            for (c, x) in rounded.chunks(NR).enumerate() {
-                                let line = &mut block[values + (c * (NR / 2) + slot / 2) * NR..][..x.len()];
-                                write_half(line, x, slot % 2 == 1);
-                            }
+                        for (c, x) in v.chunks(NR).enumerate() {
+                            block[values + (c * NR + slot) * NR..][..x.len()].copy_from_slice(x);
                         }
                     }
                 }
+                Precision::Bf16 | Precision::Fp8 => {
+                    let (low_k, low_v) = rounded.split_at_mut(width);
+                    halve(low_k, k);
+                    halve(low_v, v);
+                    write_pairs(as_u32(block), low_k, low_v, slot, shape);
+                }
             }
-            t += span.rows;
         }
     }
 
@@ -213,6 +211,7 @@ impl KvCache {
             t += span.rows;
         }
         assert!(q.len() == t * heads.query * heads.dim && out.len() == q.len(), "cached attention: shapes");
+        assert!(heads.query <= MOST_HEADS, "cached attention: heads");
         let out = Shared::new(out);
         // Few query heads per key/value head: one new token's heads run side by side. Many: they are the rows of a product.
         // Tiles sum in an order of their own, so that one row has to go through them, too.
@@ -274,10 +273,8 @@ impl KvCache {
         let after = blocks[0].wrapping_add(jump);
         // SAFETY: the query row exists (asserted by the caller); every block holds this layer's keys; s has `keys` per head.
         unsafe { decode::scores(chains, group, blocks, E::words(dim), E::VALUES == 2, after) };
-        let mut inverse = [0f32; 256];
-        for (h, row) in s.chunks_exact_mut(keys).enumerate().take(n) {
-            inverse[h] = softmax_row(row, span.start, heads.scale).1;
-        }
+        let mut inverse = [0f32; MOST_HEADS];
+        softmax_rows(&mut s[..n * keys], keys, span.start, heads.scale, &mut inverse);
         let (left, ld) = E::left(p, s, keys, n, keys);
         chains.clear();
         for first in (0..n).step_by(group) {
@@ -295,10 +292,8 @@ impl KvCache {
         let after = next.map_or(blocks[0], |span| self.blocks[span.blocks[0] as usize].as_ptr()).wrapping_sub(jump);
         // SAFETY: there is a weight for each of the blocks' keys, masked ones zero; blocks hold this layer's values.
         unsafe { decode::values(chains, group, blocks, E::VALUES == 2, after) };
-        for (h, inverse) in inverse.iter().enumerate().take(n) {
-            // SAFETY: as above.
-            math::scale(unsafe { out.slice((t * n + h) * dim, dim) }, *inverse);
-        }
+        // SAFETY: as above.
+        math::scale_rows(unsafe { out.slice(t * n * dim, n * dim) }, dim, &inverse);
     }
 
     /// One new token of one sequence, the query heads of key/value head g through matrix tiles.
@@ -328,19 +323,15 @@ impl KvCache {
         // for each row.
         unsafe { decode::tile_scores(rows, blocks, k_t, values) };
         let mut inverse = [0f32; SQUARE];
-        for (row, inverse) in s.chunks_exact_mut(keys).zip(&mut inverse).take(group) {
-            *inverse = softmax_row(row, span.start, heads.scale).1;
-        }
+        softmax_rows(&mut s[..group * keys], keys, span.start, heads.scale, &mut inverse);
         let (left, ld) = Pairs::left(p, s, keys, group, keys);
         // SAFETY: this task alone writes these heads of this row.
         let to = unsafe { out.at(base) };
         let rows = TileRows { left, ld, out: to, ldc: dim, ..rows };
         // SAFETY: there is a weight for each of the blocks' keys, masked ones zero; blocks hold this layer's values.
         unsafe { decode::tile_values(rows, blocks, (values, shape.value_words()), dim, k_t + shape.key_words()) };
-        for (i, inverse) in inverse.iter().enumerate().take(group) {
-            // SAFETY: as above.
-            math::scale(unsafe { out.slice(base + i * dim, dim) }, *inverse);
-        }
+        // SAFETY: as above.
+        math::scale_rows(unsafe { out.slice(base, group * dim) }, dim, &inverse);
     }
 
     fn attend_head<E: Operand>(
@@ -381,7 +372,7 @@ impl KvCache {
                 // SAFETY: the query rows exist (asserted by the caller), the block holds 32 keys for head g.
                 unsafe { E::gemm(e, a, k_t.as_ptr(), NR, s[b * NR..].as_mut_ptr(), cap, Start::Zero) };
             }
-            let mut inverse = [0f32; 256];
+            let mut inverse = [0f32; MOST_HEADS];
             for i in 0..rows {
                 inverse[i] = softmax_row(&mut s[i * cap..i * cap + keys], position(i), heads.scale).1;
             }

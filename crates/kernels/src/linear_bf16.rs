@@ -11,7 +11,7 @@ pub use gradient::{WeightTarget, backward_weight, backward_weights};
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::bf16::turn_pairs;
 use crate::cpu::bf16::{interleave, pair_rows};
-use crate::cpu::gemm::{Extent, LINE, Left, NR, Right, Start, bf16_tiles, gemm_bf16_wide, written};
+use crate::cpu::gemm::{Extent, LINE, Left, NR, Next, Right, Start, bf16_tiles, gemm_bf16_wide, written};
 use crate::cpu::math::SQUARE;
 use crate::cpu::operand::{as_f32, as_u32, halves};
 use crate::par::{self, Shared};
@@ -354,7 +354,8 @@ fn products(targets: &[Target], x: Rows, k: usize, pairs: usize, start: Start) {
                 let m = (rows.end - r).min(block);
                 let a = x.at(scratch, r, m);
                 let mut first = 0;
-                for target in targets {
+                for (number, target) in targets.iter().enumerate() {
+                    let after = targets.get(number + 1).map_or(&[][..], |t| t.panels);
                     let (Target { out, from, row, panels, n }, start) = (target, target.start(all, start));
                     let own = n.div_ceil(NR);
                     let (begin, end) = (cols.start.max(first) - first, cols.end.min(first + own).saturating_sub(first));
@@ -363,9 +364,11 @@ fn products(targets: &[Target], x: Rows, k: usize, pairs: usize, start: Start) {
                         let e = Extent { m, outer: 1, inner: pairs, n: width };
                         let base = panels[p * pairs * NR..].as_ptr().cast();
                         let b = Right { base, panel: pairs * NR, ld: NR };
+                        let next = if p + most < end { &panels[(p + most) * pairs * NR..] } else { after };
+                        let next = Next::from(&next[..next.len().min(pairs * NR)]);
                         // SAFETY: `a` has m rows of at least `pairs` words, the panels exist (asserted); tasks own disjoint
                         // rows or columns.
-                        unsafe { gemm_bf16_wide(e, a, b, out.at(r * row + from + p * NR), *row, start) };
+                        unsafe { gemm_bf16_wide(e, a, b, out.at(r * row + from + p * NR), *row, start, next) };
                     }
                     first += own;
                 }

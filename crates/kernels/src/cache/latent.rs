@@ -5,6 +5,7 @@
 //! of a block, transposed into scratch when they are read.
 
 use super::{CacheSpan, KvCache, MANY_ROWS, NR};
+use crate::attention::softmax_rows;
 use crate::cpu::decode::{self, Chain};
 use crate::cpu::math::{self, SQUARE};
 use crate::cpu::operand::grow;
@@ -132,9 +133,7 @@ impl KvCache {
                 // SAFETY: the query row exists (asserted by the caller); blocks hold this layer's keys; s has room.
                 unsafe { decode::scores(chains, n, &keys[..seen / NR], key, false, values.as_ptr()) };
                 let mut inverse = [0f32; MANY_ROWS];
-                for (h, row) in s.chunks_exact_mut(seen).enumerate().take(n) {
-                    inverse[h] = crate::attention::softmax_row(row, span.start + i, d.scale).1;
-                }
+                softmax_rows(&mut s[..n * seen], seen, span.start + i, d.scale, &mut inverse);
                 panels.clear();
                 panels.extend(values[..seen * NR].chunks_exact(NR * NR).map(<[f32]>::as_ptr));
                 chains.clear();
@@ -151,10 +150,8 @@ impl KvCache {
                 }
                 // SAFETY: s has a weight for each key, masked ones zero; panels hold 32 rows of 32 at every chain's offset.
                 unsafe { decode::values(chains, n, panels, false, panels[0].wrapping_add(cap * NR)) };
-                for (h, inverse) in inverse.iter().enumerate().take(n) {
-                    // SAFETY: as above.
-                    math::scale(unsafe { out.slice(((t0 + i) * n + h) * lora, lora) }, *inverse);
-                }
+                // SAFETY: as above.
+                math::scale_rows(unsafe { out.slice((t0 + i) * n * lora, n * lora) }, lora, &inverse);
             }
             return;
         }

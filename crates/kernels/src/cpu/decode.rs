@@ -243,9 +243,10 @@ unsafe fn side_by_side<S: Lanes, const NV: usize, const J: usize, const G: usize
                 acc = [[S::splat(0.0); NV]; J];
             }
             let next = blocks.get(b + 1).copied().unwrap_or(after);
-            for p in 0..steps {
-                let at = if SCORES { p } else { b * steps + p };
-                for first in (0..J).step_by(G) {
+            // Group by group, so that a block is read from front to back.
+            for first in (0..J).step_by(G) {
+                for p in 0..steps {
+                    let at = if SCORES { p } else { b * steps + p };
                     let offset = chains[first].offset + p * NR;
                     let row = block.add(offset);
                     prefetch(next.wrapping_add(offset));

@@ -72,6 +72,35 @@ pub struct Right {
     pub ld: usize,
 }
 
+/// Whole lines that are read after a product: it asks for them meanwhile.
+#[derive(Clone, Copy)]
+pub struct Next {
+    base: *const f32,
+    words: usize,
+}
+
+impl From<&[f32]> for Next {
+    fn from(words: &[f32]) -> Self {
+        Next { base: words.as_ptr(), words: words.len() }
+    }
+}
+
+impl From<&[u32]> for Next {
+    fn from(words: &[u32]) -> Self {
+        Next { base: words.as_ptr().cast(), words: words.len() }
+    }
+}
+
+impl Next {
+    /// Nothing.
+    pub const NOTHING: Next = Next { base: std::ptr::null(), words: 0 };
+
+    /// Lines from number `from` on, where there are any.
+    fn after(self, from: usize) -> Option<*const f32> {
+        (from * LINE < self.words).then(|| self.base.wrapping_add(from * LINE))
+    }
+}
+
 /// Extent of a product against one panel: `m` rows, `outer * inner` terms, `n <= NR` columns kept.
 #[derive(Clone, Copy)]
 pub struct Extent {
@@ -93,7 +122,7 @@ pub struct Extent {
 #[inline]
 pub unsafe fn gemm(extent: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start) {
     // SAFETY: as promised by the caller.
-    unsafe { ahead(extent, a, b, ldb, c, ldc, start, &[]) }
+    unsafe { ahead(extent, a, b, ldb, c, ldc, start, Next::NOTHING) }
 }
 
 /// The same with a dense panel, row stride [`NR`]; `next` is asked for meanwhile: the panel that comes after it.
@@ -103,11 +132,11 @@ pub unsafe fn gemm(extent: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f
 #[inline]
 pub unsafe fn gemm_ahead(e: Extent, a: Left, b: *const f32, c: *mut f32, ldc: usize, start: Start, next: &[f32]) {
     // SAFETY: as promised by the caller.
-    unsafe { ahead(e, a, b, NR, c, ldc, start, next) }
+    unsafe { ahead(e, a, b, NR, c, ldc, start, next.into()) }
 }
 
 #[inline]
-unsafe fn ahead(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start, next: &[f32]) {
+unsafe fn ahead(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start, next: Next) {
     #[cfg(target_arch = "x86_64")]
     {
         match isa() {
@@ -119,7 +148,7 @@ unsafe fn ahead(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc:
         }
     }
     // SAFETY: pointers as promised by the caller; no instruction set is assumed.
-    unsafe { rows::<Plain, 4, 1>(e, a, b, ldb, c, ldc, start, next) }
+    unsafe { rows::<Plain, 4, 1, false>(e, a, b, ldb, c, ldc, start, next) }
 }
 
 /// The same product of bf16 pairs: A and B hold two values per 32-bit word (see [`super::bf16`]), `extent.inner` counts
@@ -129,6 +158,25 @@ unsafe fn ahead(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc:
 /// As [`gemm`].
 #[inline]
 pub unsafe fn gemm_bf16(extent: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start) {
+    // SAFETY: as promised by the caller.
+    unsafe { gemm_bf16_ahead(extent, a, b, ldb, c, ldc, start, Next::NOTHING) }
+}
+
+/// The same, and `next` is asked for meanwhile.
+///
+/// # Safety
+/// As [`gemm`].
+#[inline]
+pub unsafe fn gemm_bf16_ahead(
+    extent: Extent,
+    a: Left,
+    b: *const f32,
+    ldb: usize,
+    c: *mut f32,
+    ldc: usize,
+    start: Start,
+    next: Next,
+) {
     #[cfg(target_arch = "x86_64")]
     {
         if extent.outer == 1 && a.inner == 1 && amx::available() {
@@ -137,7 +185,7 @@ pub unsafe fn gemm_bf16(extent: Extent, a: Left, b: *const f32, ldb: usize, c: *
         }
         if bf16_dot() {
             // SAFETY: as above.
-            return unsafe { avx512_bf16(extent, a, b, ldb, c, ldc, start) };
+            return unsafe { avx512_bf16(extent, a, b, ldb, c, ldc, start, next) };
         }
         if isa() != Isa::Portable {
             // SAFETY: as above.
@@ -145,24 +193,25 @@ pub unsafe fn gemm_bf16(extent: Extent, a: Left, b: *const f32, ldb: usize, c: *
         }
     }
     // SAFETY: pointers as promised by the caller; no instruction set is assumed.
-    unsafe { rows::<PlainPairs, 4, 1>(extent, a, b, ldb, c, ldc, start, &[]) }
+    unsafe { rows::<PlainPairs, 4, 1, false>(extent, a, b, ldb, c, ldc, start, Next::NOTHING) }
 }
 
-/// The same for any number `extent.n` of columns.
+/// The same for any number `extent.n` of columns; `next` is what comes after the last panel.
 ///
 /// # Safety
 /// As [`gemm`], for each panel.
 #[inline]
-pub unsafe fn gemm_bf16_wide(extent: Extent, a: Left, b: Right, c: *mut f32, ldc: usize, start: Start) {
+pub unsafe fn gemm_bf16_wide(extent: Extent, a: Left, b: Right, c: *mut f32, ldc: usize, start: Start, next: Next) {
     #[cfg(target_arch = "x86_64")]
     if extent.outer == 1 && a.inner == 1 && amx::available() {
         // SAFETY: the instruction set was detected; pointers as promised by the caller.
         return unsafe { amx::gemm(extent, a, b, c, ldc, start.near()) };
     }
     for j in (0..extent.n).step_by(NR) {
-        let e = Extent { n: (extent.n - j).min(NR), ..extent };
+        let (e, base) = (Extent { n: (extent.n - j).min(NR), ..extent }, b.base.wrapping_add(j / NR * b.panel));
+        let next = if j + NR < extent.n { Next { base: base.wrapping_add(b.panel), words: b.panel } } else { next };
         // SAFETY: as promised by the caller.
-        unsafe { gemm_bf16(e, a, b.base.add(j / NR * b.panel), b.ld, c.add(j), ldc, start) };
+        unsafe { gemm_bf16_ahead(e, a, base, b.ld, c.add(j), ldc, start, next) };
     }
 }
 
@@ -176,32 +225,7 @@ pub fn bf16_tiles() -> bool {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx512bf16,avx2,fma")]
-pub(super) unsafe fn avx512_bf16(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start) {
-    unsafe { rows::<Pairs512, 12, 2>(e, a, b, ldb, c, ldc, start, &[]) }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn avx2_bf16(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start) {
-    unsafe { rows::<Pairs256, 4, 2>(e, a, b, ldb, c, ldc, start, &[]) }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-unsafe fn avx512(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start, next: &[f32]) {
-    unsafe { rows::<std::arch::x86_64::__m512, 12, 2>(e, a, b, ldb, c, ldc, start, next) }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn avx2(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start, next: &[f32]) {
-    unsafe { rows::<std::arch::x86_64::__m256, 6, 2>(e, a, b, ldb, c, ldc, start, next) }
-}
-
-/// Walks the row tiles; columns that do not fill their last vector go through a small buffer, so that the microkernel always
-/// writes whole vectors. So do those of a partial panel that should go past the caches, a line at a time.
-#[inline(always)]
-unsafe fn rows<S: Lanes, const MR: usize, const NV: usize>(
+pub(super) unsafe fn avx512_bf16(
     e: Extent,
     a: Left,
     b: *const f32,
@@ -209,24 +233,63 @@ unsafe fn rows<S: Lanes, const MR: usize, const NV: usize>(
     c: *mut f32,
     ldc: usize,
     start: Start,
-    next: &[f32],
+    next: Next,
+) {
+    unsafe { rows::<Pairs512, 12, 2, true>(e, a, b, ldb, c, ldc, start, next) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2_bf16(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start) {
+    unsafe { rows::<Pairs256, 4, 2, false>(e, a, b, ldb, c, ldc, start, Next::NOTHING) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
+unsafe fn avx512(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start, next: Next) {
+    unsafe { rows::<std::arch::x86_64::__m512, 12, 2, false>(e, a, b, ldb, c, ldc, start, next) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start, next: Next) {
+    unsafe { rows::<std::arch::x86_64::__m256, 6, 2, false>(e, a, b, ldb, c, ldc, start, next) }
+}
+
+/// Walks the row tiles; columns that do not fill their last vector go through a small buffer, so that the microkernel always
+/// writes whole vectors. So do those of a partial panel that should go past the caches, a line at a time.
+///
+/// Of the next lines each tile asks for its share before it begins, or (`EACH`) for one at every step until all are asked for.
+#[inline(always)]
+unsafe fn rows<S: Lanes, const MR: usize, const NV: usize, const EACH: bool>(
+    e: Extent,
+    a: Left,
+    b: *const f32,
+    ldb: usize,
+    c: *mut f32,
+    ldc: usize,
+    start: Start,
+    next: Next,
 ) {
     // Tiles of even height: a low one at the end would have too few sums to keep the units busy.
     let tiles = e.m.div_ceil(MR).max(1);
     let height = e.m.div_ceil(tiles);
     // Each tile asks for as many of the next lines: all at once, as with a single tile, they would wait for each other.
-    let share = if tiles > 1 { next.len().div_ceil(tiles).next_multiple_of(LINE) } else { 0 };
+    let share = if EACH || tiles == 1 { 0 } else { next.words.div_ceil(LINE).div_ceil(tiles) };
     let mut i = 0;
     while i < e.m {
-        for line in next.iter().skip(i / height * share).take(share).step_by(LINE) {
-            prefetch(line);
+        for line in i / height * share..(i / height + 1) * share {
+            if let Some(at) = next.after(line) {
+                prefetch(at);
+            }
         }
+        let ask = if EACH { next.after(i / height * e.outer * e.inner) } else { None };
         let left = Left { base: unsafe { a.base.add(i * a.row) }, ..a };
         let rows = (e.m - i).min(height);
         unsafe {
             let out = c.add(i * ldc);
             if e.n.is_multiple_of(S::WIDTH) && (e.n == NR || start != Start::Past) {
-                tile::<S, MR, NV>(rows, e, left, b, ldb, out, ldc, start);
+                tile::<S, MR, NV, EACH>(rows, e, left, b, ldb, out, ldc, start, ask);
             } else {
                 let (mut edge, start) = ([0f32; 12 * NR], start.near());
                 if start != Start::Zero {
@@ -234,7 +297,7 @@ unsafe fn rows<S: Lanes, const MR: usize, const NV: usize>(
                         std::ptr::copy_nonoverlapping(out.add(r * ldc), edge.as_mut_ptr().add(r * NR), e.n);
                     }
                 }
-                tile::<S, MR, NV>(rows, e, left, b, ldb, edge.as_mut_ptr(), NR, start);
+                tile::<S, MR, NV, EACH>(rows, e, left, b, ldb, edge.as_mut_ptr(), NR, start, ask);
                 for r in 0..rows {
                     std::ptr::copy_nonoverlapping(edge.as_ptr().add(r * NR), out.add(r * ldc), e.n);
                 }
@@ -246,7 +309,7 @@ unsafe fn rows<S: Lanes, const MR: usize, const NV: usize>(
 
 /// `rows` rows of the vectors that hold columns wanted.
 #[inline(always)]
-unsafe fn tile<S: Lanes, const MR: usize, const NV: usize>(
+unsafe fn tile<S: Lanes, const MR: usize, const NV: usize, const EACH: bool>(
     rows: usize,
     e: Extent,
     a: Left,
@@ -255,15 +318,19 @@ unsafe fn tile<S: Lanes, const MR: usize, const NV: usize>(
     c: *mut f32,
     ldc: usize,
     start: Start,
+    ask: Option<*const f32>,
 ) {
     let mut j = 0;
     while j < e.n {
         unsafe {
             let (b, c) = (b.add(j), c.add(j));
             if NV > 1 && e.n - j <= S::WIDTH {
-                return columns::<S, MR, 1>(rows, e, a, b, ldb, c, ldc, start);
+                return columns::<S, MR, 1, false>(rows, e, a, b, ldb, c, ldc, start, b);
             }
-            columns::<S, MR, NV>(rows, e, a, b, ldb, c, ldc, start);
+            match ask {
+                Some(ask) if EACH => columns::<S, MR, NV, EACH>(rows, e, a, b, ldb, c, ldc, start, ask),
+                _ => columns::<S, MR, NV, false>(rows, e, a, b, ldb, c, ldc, start, b),
+            }
         }
         j += S::WIDTH * NV;
     }
@@ -271,7 +338,7 @@ unsafe fn tile<S: Lanes, const MR: usize, const NV: usize>(
 
 /// Picks the microkernel with exactly `rows` rows.
 #[inline(always)]
-unsafe fn columns<S: Lanes, const MR: usize, const NV: usize>(
+unsafe fn columns<S: Lanes, const MR: usize, const NV: usize, const ASK: bool>(
     rows: usize,
     e: Extent,
     a: Left,
@@ -280,28 +347,29 @@ unsafe fn columns<S: Lanes, const MR: usize, const NV: usize>(
     c: *mut f32,
     ldc: usize,
     start: Start,
+    ask: *const f32,
 ) {
     unsafe {
         match rows {
-            12 if MR >= 12 => micro::<S, 12, NV>(e, a, b, ldb, c, ldc, start),
-            11 if MR >= 12 => micro::<S, 11, NV>(e, a, b, ldb, c, ldc, start),
-            10 if MR >= 12 => micro::<S, 10, NV>(e, a, b, ldb, c, ldc, start),
-            9 if MR >= 12 => micro::<S, 9, NV>(e, a, b, ldb, c, ldc, start),
-            8 if MR >= 12 => micro::<S, 8, NV>(e, a, b, ldb, c, ldc, start),
-            7 if MR >= 12 => micro::<S, 7, NV>(e, a, b, ldb, c, ldc, start),
-            6 if MR >= 6 => micro::<S, 6, NV>(e, a, b, ldb, c, ldc, start),
-            5 if MR >= 6 => micro::<S, 5, NV>(e, a, b, ldb, c, ldc, start),
-            4 => micro::<S, 4, NV>(e, a, b, ldb, c, ldc, start),
-            3 => micro::<S, 3, NV>(e, a, b, ldb, c, ldc, start),
-            2 => micro::<S, 2, NV>(e, a, b, ldb, c, ldc, start),
-            _ => micro::<S, 1, NV>(e, a, b, ldb, c, ldc, start),
+            12 if MR >= 12 => micro::<S, 12, NV, ASK>(e, a, b, ldb, c, ldc, start, ask),
+            11 if MR >= 12 => micro::<S, 11, NV, ASK>(e, a, b, ldb, c, ldc, start, ask),
+            10 if MR >= 12 => micro::<S, 10, NV, ASK>(e, a, b, ldb, c, ldc, start, ask),
+            9 if MR >= 12 => micro::<S, 9, NV, ASK>(e, a, b, ldb, c, ldc, start, ask),
+            8 if MR >= 12 => micro::<S, 8, NV, ASK>(e, a, b, ldb, c, ldc, start, ask),
+            7 if MR >= 12 => micro::<S, 7, NV, ASK>(e, a, b, ldb, c, ldc, start, ask),
+            6 if MR >= 6 => micro::<S, 6, NV, ASK>(e, a, b, ldb, c, ldc, start, ask),
+            5 if MR >= 6 => micro::<S, 5, NV, ASK>(e, a, b, ldb, c, ldc, start, ask),
+            4 => micro::<S, 4, NV, ASK>(e, a, b, ldb, c, ldc, start, ask),
+            3 => micro::<S, 3, NV, ASK>(e, a, b, ldb, c, ldc, start, ask),
+            2 => micro::<S, 2, NV, ASK>(e, a, b, ldb, c, ldc, start, ask),
+            _ => micro::<S, 1, NV, ASK>(e, a, b, ldb, c, ldc, start, ask),
         }
     }
 }
 
-/// The innermost loop: R rows by NV vectors of accumulators in registers.
+/// The innermost loop: R rows by NV vectors of accumulators in registers, and with `ASK` a line asked for at each step.
 #[inline(always)]
-unsafe fn micro<S: Lanes, const R: usize, const NV: usize>(
+unsafe fn micro<S: Lanes, const R: usize, const NV: usize, const ASK: bool>(
     e: Extent,
     a: Left,
     b: *const f32,
@@ -309,6 +377,7 @@ unsafe fn micro<S: Lanes, const R: usize, const NV: usize>(
     c: *mut f32,
     ldc: usize,
     start: Start,
+    mut ask: *const f32,
 ) {
     unsafe {
         let mut acc = [[S::splat(0.0); NV]; R];
@@ -329,6 +398,10 @@ unsafe fn micro<S: Lanes, const R: usize, const NV: usize>(
         for o in 0..e.outer {
             let mut ap = a.base.add(o * a.outer);
             for _ in 0..e.inner {
+                if ASK {
+                    prefetch_far(ask);
+                    ask = ask.wrapping_add(LINE);
+                }
                 let mut bv = [S::splat(0.0); NV];
                 for v in 0..NV {
                     bv[v] = S::load(bp.add(v * S::WIDTH));
@@ -369,6 +442,18 @@ pub(crate) fn prefetch(at: *const f32) {
     // SAFETY: a prefetch never faults, and every x86-64 processor has it.
     unsafe {
         std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
+/// The same into the second-level cache.
+#[inline(always)]
+fn prefetch_far(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(at.cast());
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;
@@ -428,13 +513,15 @@ mod tests {
                 assert_eq!(c, want, "{m} {k} {n} {start:?}");
                 let mut portable = noise(m * n, 3);
                 // SAFETY: as above.
-                unsafe { rows::<Plain, 4, 1>(e, left, b.as_ptr(), NR, portable.as_mut_ptr(), n, start, &[]) };
+                unsafe {
+                    rows::<Plain, 4, 1, false>(e, left, b.as_ptr(), NR, portable.as_mut_ptr(), n, start, Next::NOTHING)
+                };
                 assert_eq!(portable, want, "portable {m} {k} {n} {start:?}");
                 #[cfg(target_arch = "x86_64")]
                 if isa() != Isa::Portable {
                     let mut narrow = noise(m * n, 3);
                     // SAFETY: as above, and the instruction set was detected.
-                    unsafe { avx2(e, left, b.as_ptr(), NR, narrow.as_mut_ptr(), n, start, &b) };
+                    unsafe { avx2(e, left, b.as_ptr(), NR, narrow.as_mut_ptr(), n, start, Next::from(&b[..])) };
                     assert_eq!(narrow, want, "AVX2 {m} {k} {n} {start:?}");
                 }
             }
@@ -462,7 +549,16 @@ mod tests {
                 let left = Left { base: a.as_ptr(), row: k, outer: 0, inner: 1 };
                 // SAFETY: buffers have the sizes that extent and strides name; the instruction set was detected.
                 unsafe {
-                    rows::<PlainPairs, 4, 1>(e, left, b.as_ptr(), NR, plain.as_mut_ptr(), n, start, &[]);
+                    rows::<PlainPairs, 4, 1, false>(
+                        e,
+                        left,
+                        b.as_ptr(),
+                        NR,
+                        plain.as_mut_ptr(),
+                        n,
+                        start,
+                        Next::NOTHING,
+                    );
                     avx2_bf16(e, left, b.as_ptr(), NR, narrow.as_mut_ptr(), n, start);
                 }
                 assert_eq!(narrow, plain, "{m} {k} {n} {start:?}");

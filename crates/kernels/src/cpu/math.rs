@@ -125,44 +125,74 @@ multiversion! {
     }
 }
 
+/// Largest value of a row (-inf for an empty one).
+///
+/// # Safety
+/// As [`Floats`].
+#[inline(always)]
+pub(crate) unsafe fn max_in<S: Floats>(x: &[f32]) -> f32 {
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    // SAFETY: as promised by the caller.
+    let mut lanes = unsafe {
+        let mut largest = Sums::<S>::all(f32::NEG_INFINITY);
+        for c in chunks {
+            largest.max(c);
+        }
+        largest.lanes()
+    };
+    if !rest.is_empty() {
+        for (lane, c) in lanes.iter_mut().zip(rest) {
+            *lane = larger(*lane, *c);
+        }
+    }
+    let a: [f32; 8] = std::array::from_fn(|i| larger(lanes[i], lanes[i + 8]));
+    let b: [f32; 4] = std::array::from_fn(|i| larger(a[i], a[i + 4]));
+    larger(larger(b[0], b[2]), larger(b[1], b[3]))
+}
+
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if b > a { b } else { a }
+}
+
 multiversion! {
     /// Largest value of a row (-inf for an empty one).
     pub fn max<S>(x: &[f32]) -> f32 {
-        let (chunks, rest) = x.as_chunks::<LANES>();
         // SAFETY: the instruction set was detected.
-        let mut lanes = unsafe {
-            let mut largest = Sums::<S>::all(f32::NEG_INFINITY);
-            for c in chunks { largest.max(c); }
-            largest.lanes()
-        };
-        for (lane, c) in lanes.iter_mut().zip(rest) { if *c > *lane { *lane = *c; } }
-        let mut width = LANES / 2;
-        while width > 0 {
-            for i in 0..width { if lanes[i + width] > lanes[i] { lanes[i] = lanes[i + width]; } }
-            width /= 2;
-        }
-        lanes[0]
+        unsafe { max_in::<S>(x) }
     }
+}
+
+/// x <- exp((x - max) * scale), returns the sum. Entries of -inf become exactly 0 and leave the sum unchanged.
+///
+/// # Safety
+/// As [`Floats`].
+#[inline(always)]
+pub(crate) unsafe fn exp_sum_in<S: Floats>(x: &mut [f32], max: f32, scale: f32) -> f32 {
+    let (chunks, rest) = x.as_chunks_mut::<LANES>();
+    // SAFETY: as promised by the caller.
+    let mut lanes = unsafe {
+        let mut sums = Sums::<S>::zero();
+        for c in chunks {
+            for v in c.iter_mut() {
+                *v = exp((*v - max) * scale);
+            }
+            sums.add(c);
+        }
+        sums.lanes()
+    };
+    for (i, c) in rest.iter_mut().enumerate() {
+        *c = exp((*c - max) * scale);
+        lanes[i] += *c;
+    }
+    fold(lanes)
 }
 
 multiversion! {
     /// x <- exp((x - max) * scale), returns the sum. Entries of -inf become exactly 0 and leave the sum unchanged.
     pub fn exp_sum<S>(x: &mut [f32], max: f32, scale: f32) -> f32 {
-        let (chunks, rest) = x.as_chunks_mut::<LANES>();
         // SAFETY: the instruction set was detected.
-        let mut lanes = unsafe {
-            let mut sums = Sums::<S>::zero();
-            for c in chunks {
-                for v in c.iter_mut() { *v = exp((*v - max) * scale); }
-                sums.add(c);
-            }
-            sums.lanes()
-        };
-        for (i, c) in rest.iter_mut().enumerate() {
-            *c = exp((*c - max) * scale);
-            lanes[i] += *c;
-        }
-        fold(lanes)
+        unsafe { exp_sum_in::<S>(x, max, scale) }
     }
 }
 
@@ -170,6 +200,13 @@ multiversion! {
     /// x <- x * a.
     pub fn scale(x: &mut [f32], a: f32) {
         for v in x { *v *= a; }
+    }
+}
+
+multiversion! {
+    /// Rows of `width` values, each times its factor.
+    pub fn scale_rows(x: &mut [f32], width: usize, factors: &[f32]) {
+        for (row, a) in x.chunks_exact_mut(width).zip(factors) { for v in row { *v *= a; } }
     }
 }
 

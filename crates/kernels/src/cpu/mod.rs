@@ -5,6 +5,7 @@
 
 mod amx;
 pub mod bf16;
+pub mod caches;
 pub mod decode;
 pub mod gemm;
 pub mod math;

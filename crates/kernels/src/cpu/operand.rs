@@ -45,8 +45,13 @@ pub trait Operand {
     /// They may be copied into `scratch`.
     fn left(scratch: &mut Vec<f32>, src: &[f32], ld: usize, rows: usize, k: usize) -> (*const f32, usize) {
         Self::room(scratch, rows, k);
-        for i in 0..rows {
-            Self::put(scratch, i, &src[i * ld..i * ld + k]);
+        if ld == k && k.is_multiple_of(Self::VALUES) {
+            // Rows that follow one another are one long row.
+            Self::put(scratch, 0, &src[..rows * k]);
+        } else {
+            for i in 0..rows {
+                Self::put(scratch, i, &src[i * ld..i * ld + k]);
+            }
         }
         Self::placed(scratch, src, ld, rows, k)
     }
@@ -202,7 +207,7 @@ impl Operand for Pairs {
 
     unsafe fn wide(e: Extent, a: Left, b: Right, c: *mut f32, ldc: usize, start: Start) {
         // SAFETY: as promised by the caller.
-        unsafe { gemm::gemm_bf16_wide(e, a, b, c, ldc, start) }
+        unsafe { gemm::gemm_bf16_wide(e, a, b, c, ldc, start, gemm::Next::NOTHING) }
     }
 
     fn tiles() -> bool {

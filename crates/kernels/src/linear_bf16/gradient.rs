@@ -2,7 +2,7 @@
 
 use super::{PANEL, ROWS, TILE, with_scratch};
 use crate::cpu::bf16::{TILE_PADDING, alone, interleave, zip};
-use crate::cpu::gemm::{Extent, Left, NR, Start, bf16_tiles, gemm_bf16};
+use crate::cpu::gemm::{Extent, Left, NR, Next, Start, bf16_tiles, gemm_bf16_ahead};
 use crate::cpu::math::{SQUARE, transpose};
 use crate::cpu::operand::{as_f32, as_u32};
 use crate::par::{self, Shared};
@@ -19,6 +19,8 @@ const FEW_COLUMNS: usize = 512;
 const OWN_PANELS: usize = 16;
 /// Widest x that is.
 const OWN_WIDTH: usize = 1024;
+/// Words of packed x that the second-level cache has room for.
+const NEAR_WORDS: usize = 1 << 18;
 /// Token pairs packed per tile before the next tile: their rows of x stay in cache.
 const LINES: usize = 32;
 
@@ -68,6 +70,8 @@ fn weight_panels(outs: &[(Shared, Rows, usize)], range: Range<usize>, x: Rows, k
         let tokens = (m - t0).min(block);
         let pairs = tokens.div_ceil(2);
         let tile_words = if as_rows { NR * row_words(pairs) } else { tile_words(pairs) };
+        // Tiles that the second-level cache does not hold are asked for one ahead.
+        let far = tiles * tile_words > NEAR_WORDS;
         with_scratch(&ROWS, tiles * tile_words, |packed| {
             let x = x.slice(t0 * k..(t0 + tokens) * k);
             match as_rows {
@@ -89,10 +93,16 @@ fn weight_panels(outs: &[(Shared, Rows, usize)], range: Range<usize>, x: Rows, k
                             let e = Extent { m: rows, outer: 1, inner: pairs, n: NR };
                             let base = packed[tile * tile_words..].as_ptr().cast();
                             let (row, inner) = if as_rows { (row_words(pairs), 1) } else { (1, TILE) };
+                            let next = match far {
+                                true => Next::from(&packed[(tile + 1) % tiles * tile_words..][..tile_words]),
+                                false => Next::NOTHING,
+                            };
                             let (a, b) = (Left { base, row, outer: 0, inner }, panel.as_ptr().cast());
                             // SAFETY: the tile holds `pairs` lines of 12 words, or 32 rows of as many; the panel lines of
                             // 32; this task alone writes rows of this tile of panel p.
-                            unsafe { gemm_bf16(e, a, b, NR, out.at((p * k + tile * height) * NR), NR, start) };
+                            unsafe {
+                                gemm_bf16_ahead(e, a, b, NR, out.at((p * k + tile * height) * NR), NR, start, next)
+                            };
                         }
                     }
                 });
