@@ -11,6 +11,7 @@ pub mod blocks;
 mod prefix;
 pub mod request;
 pub mod reward;
+mod running;
 pub mod sampler;
 pub mod score;
 mod speculative;

@@ -63,7 +63,8 @@ pub struct Completion {
 /// Limits of the engine.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
-    /// Samples that run together on one worker.
+    /// Samples that run together on one worker; 0 chooses: as many as the last-level cache has room for, where it holds the
+    /// weights.
     pub max_running: usize,
     /// Cache memory of all workers together, in bytes.
     pub cache_bytes: usize,
@@ -78,7 +79,7 @@ pub struct EngineConfig {
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        EngineConfig { max_running: 256, cache_bytes: 2 << 30, prefill_chunk: 1024, workers: 0, speculative: false }
+        EngineConfig { max_running: 0, cache_bytes: 2 << 30, prefill_chunk: 1024, workers: 0, speculative: false }
     }
 }
 

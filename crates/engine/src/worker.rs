@@ -5,6 +5,7 @@ mod speculative;
 use crate::blocks::BlockManager;
 use crate::prefix::PrefixCache;
 use crate::request::{Completion, EngineConfig, EngineError, FinishReason, Request};
+use crate::running::{blocks_needed, most_running};
 use crate::sampler;
 use aha_kernels::{Attend, BLOCK_TOKENS, CacheSpan, KvCache, Tape, linear, par};
 use aha_model::Decoder;
@@ -76,7 +77,8 @@ pub fn generate(
     let queue = Mutex::new(
         requests.iter().enumerate().filter(|(_, r)| r.samples > 0).map(|(i, r)| (i, 0..r.samples)).collect(),
     );
-    let run = || Worker::new(decoder, requests, config, control, blocks).run(&queue);
+    let most = most_running(decoder, requests, config, workers);
+    let run = || Worker::new(decoder, requests, config, control, (blocks, most)).run(&queue);
     let mut done: Vec<Completion> = if workers == 1 {
         par::inside(run)
     } else {
@@ -84,10 +86,6 @@ pub fn generate(
     };
     done.sort_by_key(|c| (c.request, c.sample));
     Ok(done)
-}
-
-fn needed(prompt: usize, new: usize) -> usize {
-    (prompt + new).div_ceil(BLOCK_TOKENS)
 }
 
 fn check(decoder: &Decoder, i: usize, r: &Request, blocks: usize) -> Result<(), EngineError> {
@@ -113,7 +111,7 @@ fn check(decoder: &Decoder, i: usize, r: &Request, blocks: usize) -> Result<(), 
     if r.prompt.len() + p.max_new_tokens > limit {
         return Err(EngineError::TooLong { request: i, prompt: r.prompt.len(), new: p.max_new_tokens, limit });
     }
-    match needed(r.prompt.len(), p.max_new_tokens) {
+    match blocks_needed(r.prompt.len(), p.max_new_tokens) {
         n if n > blocks => Err(EngineError::CacheTooSmall { request: i, needed: n, blocks }),
         _ => Ok(()),
     }
@@ -134,14 +132,28 @@ struct Running {
     pending: Vec<speculative::Pending>,
 }
 
+/// A prompt that has been computed: other samples of it start here.
+struct Prompt {
+    request: usize,
+    blocks: Vec<u32>,
+    /// Of its last token.
+    logits: Vec<f32>,
+    /// Hidden state of its last token before the final norm, where the model drafts.
+    trunk: Vec<f32>,
+}
+
 struct Worker<'a> {
     decoder: &'a Decoder,
     requests: &'a [Request],
     config: &'a EngineConfig,
     control: &'a Control,
+    /// Samples that may run together.
+    most: usize,
     cache: KvCache,
     blocks: BlockManager,
     prefixes: PrefixCache,
+    /// The last one whose samples did not all start.
+    prompt: Option<Prompt>,
     tape: Tape,
     logits: Vec<f32>,
     running: Vec<Running>,
@@ -154,16 +166,18 @@ impl<'a> Worker<'a> {
         requests: &'a [Request],
         config: &'a EngineConfig,
         control: &'a Control,
-        blocks: usize,
+        (blocks, most): (usize, usize),
     ) -> Self {
         Worker {
             decoder,
             requests,
             config,
             control,
+            most,
             cache: KvCache::new(decoder.cache_shape()),
             blocks: BlockManager::new(blocks),
             prefixes: PrefixCache::default(),
+            prompt: None,
             tape: Tape::new(false),
             logits: Vec::new(),
             running: Vec::new(),
@@ -187,10 +201,10 @@ impl<'a> Worker<'a> {
     /// As many waiting samples of one request as fit: running slots and cache blocks, reserved to the last token.
     fn admit(&mut self, queue: &Queue) -> Option<(usize, std::ops::Range<usize>)> {
         let mut queue = queue.lock().expect("no worker panics while it holds the queue");
-        let slots = self.config.max_running.max(1).saturating_sub(self.running.len());
+        let slots = self.most.saturating_sub(self.running.len());
         let (request, samples) = queue.front_mut()?;
         let r = &self.requests[*request];
-        let each = needed(r.prompt.len(), r.params.max_new_tokens);
+        let each = blocks_needed(r.prompt.len(), r.params.max_new_tokens);
         let first = samples.start;
         let last = first + samples.len().min(slots);
         while samples.start < last && self.blocks.reserve(each) {
@@ -203,8 +217,56 @@ impl<'a> Worker<'a> {
         (admitted.1.start < admitted.1.end).then_some(admitted)
     }
 
-    /// Prefills a prompt, forks its samples and draws their first tokens.
+    /// Forks samples from a prompt, which is prefilled if it was not the last one, and draws their first tokens.
     fn start(&mut self, request: usize, samples: std::ops::Range<usize>) {
+        let r = &self.requests[request];
+        let total = r.prompt.len();
+        let mut prompt = match self.prompt.take() {
+            Some(prompt) if prompt.request == request => prompt,
+            other => {
+                self.forget(other);
+                self.prefill(request)
+            }
+        };
+        let speculates = self.speculates();
+        let reserved = blocks_needed(total, r.params.max_new_tokens);
+        // With drafts every sample writes the module's row of the last prompt token.
+        let shared = if speculates { (total - 1) / BLOCK_TOKENS } else { total / BLOCK_TOKENS };
+        let (end, all) = (samples.end, samples.end == r.samples);
+        for sample in samples {
+            // Others of this prompt may still wait: it is kept for them while there is a block to spare.
+            let blocks = if sample + 1 == end && (all || !self.has_block()) {
+                std::mem::take(&mut prompt.blocks)
+            } else {
+                let mut blocks = prompt.blocks[..shared].to_vec();
+                blocks.iter().for_each(|b| self.blocks.share(*b));
+                if shared < prompt.blocks.len() {
+                    let copy = self.block();
+                    self.cache.copy(prompt.blocks[shared], copy);
+                    blocks.push(copy);
+                }
+                blocks
+            };
+            let (tokens, logprobs, pending) = (Vec::new(), Vec::new(), Vec::new());
+            let mut s = Running { request, sample, blocks, reserved, tokens, logprobs, pending };
+            let drawn = draw(r, &s, &mut prompt.logits.clone());
+            let ended = self.take_token(&mut s, drawn);
+            if speculates {
+                s.pending.push((prompt.trunk.clone(), s.tokens[0]));
+            }
+            if ended {
+                self.finish(s);
+            } else {
+                self.running.push(s);
+            }
+        }
+        if !prompt.blocks.is_empty() {
+            self.prompt = Some(prompt);
+        }
+    }
+
+    /// Computes a prompt.
+    fn prefill(&mut self, request: usize) -> Prompt {
         let r = &self.requests[request];
         let total = r.prompt.len();
         // The module's keys in a block depend on the token after it: such blocks are not shared between prompts.
@@ -242,45 +304,32 @@ impl<'a> Worker<'a> {
         if !speculates {
             self.prefixes.insert(&r.prompt, &owned, &mut self.blocks);
         }
-        let vocab = self.decoder.config.vocab_size;
-        let mut logits = vec![0f32; vocab];
+        let mut logits = vec![0f32; self.decoder.config.vocab_size];
         linear::forward(&mut logits, &last, self.decoder.params.weight(self.decoder.head()), false);
-        let reserved = needed(total, r.params.max_new_tokens);
-        // With drafts every sample writes the module's row of the last prompt token.
-        let shared = if speculates { (total - 1) / BLOCK_TOKENS } else { total / BLOCK_TOKENS };
-        let end = samples.end;
-        for sample in samples {
-            let mut blocks = owned[..shared].to_vec();
-            if sample + 1 == end {
-                blocks = owned.clone();
-            } else {
-                blocks.iter().for_each(|b| self.blocks.share(*b));
-                if shared < owned.len() {
-                    let copy = self.block();
-                    self.cache.copy(owned[shared], copy);
-                    blocks.push(copy);
-                }
-            }
-            let (tokens, logprobs, pending) = (Vec::new(), Vec::new(), Vec::new());
-            let mut s = Running { request, sample, blocks, reserved, tokens, logprobs, pending };
-            let drawn = draw(r, &s, &mut logits.clone());
-            let ended = self.take_token(&mut s, drawn);
-            if speculates {
-                s.pending.push((trunk.clone(), s.tokens[0]));
-            }
-            if ended {
-                self.finish(s);
-            } else {
-                self.running.push(s);
-            }
-        }
+        Prompt { request, blocks: owned, logits, trunk }
     }
 
-    /// A block with one owner; a known prefix is given up where there is no other.
-    fn block(&mut self) -> u32 {
-        if self.blocks.is_full(&self.cache) {
-            self.prefixes.evict(&mut self.blocks);
+    /// Gives a prompt's blocks back; whether there was one.
+    fn forget(&mut self, prompt: Option<Prompt>) -> bool {
+        let blocks = prompt.map(|p| p.blocks);
+        blocks.iter().flatten().for_each(|b| self.blocks.release(*b));
+        blocks.is_some()
+    }
+
+    /// Whether there is a block to take; a prompt that is kept, then a known prefix, are given up where there is no other.
+    fn has_block(&mut self) -> bool {
+        while self.blocks.is_full(&self.cache) {
+            let prompt = self.prompt.take();
+            if !self.forget(prompt) && !self.prefixes.evict(&mut self.blocks) {
+                return false;
+            }
         }
+        true
+    }
+
+    /// A block with one owner. Reservations guarantee that there is one.
+    fn block(&mut self) -> u32 {
+        self.has_block();
         self.blocks.take(&mut self.cache)
     }
 

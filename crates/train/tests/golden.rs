@@ -237,7 +237,14 @@ fn generator_and_trainer_agree_bit_for_bit() {
             })
             .collect();
         let base = generate(&d, &requests, &EngineConfig::default(), &Control::default()).unwrap();
-        for config in [
+        // Room for one sample of the longest prompt and nothing else, for a block more, for two samples.
+        let tight = [4, 5, 8].map(|blocks| EngineConfig {
+            workers: 1,
+            max_running: 3,
+            cache_bytes: blocks * d.cache_shape().block_bytes(),
+            ..EngineConfig::default()
+        });
+        for config in tight.into_iter().chain([
             EngineConfig { workers: 1, max_running: 2, prefill_chunk: 7, ..EngineConfig::default() },
             EngineConfig {
                 workers: 3,
@@ -246,7 +253,7 @@ fn generator_and_trainer_agree_bit_for_bit() {
                 cache_bytes: 40 * d.cache_shape().block_bytes(),
                 ..EngineConfig::default()
             },
-        ] {
+        ]) {
             let other = generate(&d, &requests, &config, &Control::default()).unwrap();
             assert_eq!(base.len(), other.len());
             for (a, b) in base.iter().zip(&other) {
