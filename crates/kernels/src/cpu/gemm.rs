@@ -259,7 +259,8 @@ unsafe fn avx2(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: 
 /// Walks the row tiles; columns that do not fill their last vector go through a small buffer, so that the microkernel always
 /// writes whole vectors. So do those of a partial panel that should go past the caches, a line at a time.
 ///
-/// Of the next lines each tile asks for its share before it begins, or (`EACH`) for one at every step until all are asked for.
+/// Of the next lines each tile asks for its share before it begins, or (`EACH`) for two at every step until all are asked for:
+/// as many as a step reads.
 #[inline(always)]
 unsafe fn rows<S: Lanes, const MR: usize, const NV: usize, const EACH: bool>(
     e: Extent,
@@ -283,7 +284,7 @@ unsafe fn rows<S: Lanes, const MR: usize, const NV: usize, const EACH: bool>(
                 prefetch(at);
             }
         }
-        let ask = if EACH { next.after(i / height * e.outer * e.inner) } else { None };
+        let ask = if EACH { next.after(2 * (i / height) * e.outer * e.inner) } else { None };
         let left = Left { base: unsafe { a.base.add(i * a.row) }, ..a };
         let rows = (e.m - i).min(height);
         unsafe {
@@ -367,7 +368,7 @@ unsafe fn columns<S: Lanes, const MR: usize, const NV: usize, const ASK: bool>(
     }
 }
 
-/// The innermost loop: R rows by NV vectors of accumulators in registers, and with `ASK` a line asked for at each step.
+/// The innermost loop: R rows by NV vectors of accumulators in registers, and with `ASK` two lines asked for at each step.
 #[inline(always)]
 unsafe fn micro<S: Lanes, const R: usize, const NV: usize, const ASK: bool>(
     e: Extent,
@@ -400,7 +401,8 @@ unsafe fn micro<S: Lanes, const R: usize, const NV: usize, const ASK: bool>(
             for _ in 0..e.inner {
                 if ASK {
                     prefetch_far(ask);
-                    ask = ask.wrapping_add(LINE);
+                    prefetch_far(ask.wrapping_add(LINE));
+                    ask = ask.wrapping_add(2 * LINE);
                 }
                 let mut bv = [S::splat(0.0); NV];
                 for v in 0..NV {
