@@ -75,24 +75,27 @@ fn temporary_path(path: &Path) -> Result<PathBuf, RunsError> {
     Ok(parent(path).join(temporary))
 }
 
+/// What is directly in a folder; nothing if there is no such folder.
+pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>, RunsError> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(RunsError::io("list", dir, error)),
+    };
+    entries.map(|entry| entry.map(|entry| entry.path()).map_err(|error| RunsError::io("list", dir, error))).collect()
+}
+
 /// Removes temporary files and folders that a killed process left in `dir` and the folders in it (links are not
 /// followed). The caller holds the run's lock.
 pub(crate) fn sweep_temporaries(dir: &Path) -> Result<(), RunsError> {
     let mut open = vec![dir.to_path_buf()];
     while let Some(dir) = open.pop() {
-        let entries = match fs::read_dir(&dir) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(RunsError::io("list", &dir, error)),
-        };
-        for entry in entries {
-            let entry = entry.map_err(|error| RunsError::io("list", &dir, error))?;
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
+        for path in list(&dir)? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
             if name.starts_with('.') && name.ends_with(TEMPORARY_SUFFIX) {
-                remove_any(&entry.path())?;
-            } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                open.push(entry.path());
+                remove_any(&path)?;
+            } else if path.is_dir() && !path.is_symlink() {
+                open.push(path);
             }
         }
     }

@@ -1,11 +1,10 @@
 //! The folder of a run: where everything lies (design: "What a run leaves").
 
 use std::fs;
-use std::io;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
-use crate::atomic::sweep_temporaries;
+use crate::atomic::{list, sweep_temporaries};
 use crate::{RunLock, RunsError};
 
 /// Where the files of a run are. Reads and writes nothing by itself.
@@ -158,16 +157,6 @@ impl Deref for RunDir {
 
 fn create_dir(path: &Path) -> Result<(), RunsError> {
     fs::create_dir_all(path).map_err(|error| RunsError::io("create the folder", path, error))
-}
-
-/// What is directly in a folder; nothing if there is no such folder.
-fn list(dir: &Path) -> Result<Vec<PathBuf>, RunsError> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(RunsError::io("list", dir, error)),
-    };
-    entries.map(|entry| entry.map(|entry| entry.path()).map_err(|error| RunsError::io("list", dir, error))).collect()
 }
 
 #[cfg(test)]
