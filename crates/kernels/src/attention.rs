@@ -8,12 +8,11 @@
 use crate::cpu::gemm::{Extent, Left, NR, Right, Start};
 use crate::cpu::math::{self, SQUARE};
 use crate::cpu::operand::{Operand, Pairs, Singles, grow};
-use crate::cpu::simd::Floats;
-use crate::multiversion;
 use crate::par::{self, Shared};
 use crate::params::Precision;
 use crate::scratch;
 use crate::segments::Segments;
+use crate::softmax::softmax_row;
 use std::cell::RefCell;
 
 /// Query rows of one tile.
@@ -193,42 +192,6 @@ fn forward_in<E: Operand>(
             }
         });
     });
-}
-
-/// Masks keys after `position`, turns the row into exponentials; returns (largest score, 1 / sum).
-///
-/// # Safety
-/// As [`Floats`].
-#[inline(always)]
-unsafe fn softmax_row_in<S: Floats>(row: &mut [f32], position: usize, scale: f32) -> (f32, f32) {
-    // Beyond the vector of the last key there are only zeros, which are not worth an exponential each.
-    let seen = (position + 1).next_multiple_of(math::LANES).min(row.len());
-    row[position + 1..seen].fill(f32::NEG_INFINITY);
-    row[seen..].fill(0.0);
-    let row = &mut row[..seen];
-    // SAFETY: as promised by the caller.
-    unsafe {
-        let max = math::max_in::<S>(row);
-        (max, 1.0 / math::exp_sum_in::<S>(row, max, scale))
-    }
-}
-
-multiversion! {
-    /// Masks keys after `position`, turns the row into exponentials; returns (largest score, 1 / sum).
-    pub(crate) fn softmax_row<S>(row: &mut [f32], position: usize, scale: f32) -> (f32, f32) {
-        // SAFETY: the instruction set was detected.
-        unsafe { softmax_row_in::<S>(row, position, scale) }
-    }
-}
-
-multiversion! {
-    /// The same for rows of `keys` scores of one position; `inverse` gets 1 / sum of each.
-    pub(crate) fn softmax_rows<S>(rows: &mut [f32], keys: usize, position: usize, scale: f32, inverse: &mut [f32]) -> () {
-        for (row, inverse) in rows.chunks_exact_mut(keys).zip(inverse) {
-            // SAFETY: the instruction set was detected.
-            *inverse = unsafe { softmax_row_in::<S>(row, position, scale) }.1;
-        }
-    }
 }
 
 /// Gradients d_q `[T, N*H]`, d_k and d_v `[T, K*H]`, or += with `add`; probabilities are made again from `stats`.

@@ -6,7 +6,7 @@
 
 mod latent;
 
-use crate::attention::{Heads, forward_rows, softmax_row, softmax_rows};
+use crate::attention::{Heads, forward_rows};
 use crate::cpu::bf16::halve;
 use crate::cpu::decode::{self, Chain, TileRows};
 use crate::cpu::gemm::{Extent, Left, NR, Start, bf16_tiles};
@@ -15,6 +15,7 @@ use crate::cpu::operand::{Operand, Pairs, Singles, as_u32, grow};
 use crate::par::{self, Shared};
 use crate::params::Precision;
 use crate::scratch;
+use crate::softmax::{softmax_row, softmax_rows};
 use std::cell::RefCell;
 
 /// Tokens in a cache block.

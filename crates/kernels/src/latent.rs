@@ -12,6 +12,7 @@ pub mod packed;
 use crate::cpu::gemm::{Extent, Left, NR, Start, gemm};
 use crate::cpu::math::{self, SQUARE};
 use crate::cpu::operand::grow;
+use crate::softmax::softmax_row;
 
 /// Widths of a latent attention layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -159,7 +160,7 @@ pub(crate) unsafe fn attend(
             for i in 0..rows {
                 let position = q.position + (r0 + i) * q.step;
                 let row = &mut s[i * cap..i * cap + seen];
-                let (max, one_over) = crate::attention::softmax_row(row, position, scale);
+                let (max, one_over) = softmax_row(row, position, scale);
                 inverse[i] = one_over;
                 if let Some((stats, ld)) = stats {
                     let at = stats.add((r0 + i) * ld);

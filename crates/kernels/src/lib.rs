@@ -39,6 +39,7 @@ pub mod router;
 pub mod rows;
 mod scratch;
 mod segments;
+mod softmax;
 pub mod split;
 pub mod swiglu;
 pub mod tape;

@@ -5,13 +5,13 @@
 //! of a block, transposed into scratch when they are read.
 
 use super::{CacheSpan, KvCache, MANY_ROWS, NR};
-use crate::attention::softmax_rows;
 use crate::cpu::decode::{self, Chain};
 use crate::cpu::math::{self, SQUARE};
 use crate::cpu::operand::grow;
 use crate::latent::{LatentHeads, Queries, attend};
 use crate::par::{self, Shared};
 use crate::scratch;
+use crate::softmax::softmax_rows;
 use std::cell::RefCell;
 
 /// Up to so many new tokens of a sequence run one by one, their heads side by side.

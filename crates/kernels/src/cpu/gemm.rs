@@ -114,6 +114,19 @@ pub struct Extent {
     pub n: usize,
 }
 
+/// A product against one panel, see [`gemm`], and what is asked for meanwhile.
+#[derive(Clone, Copy)]
+pub(super) struct Product {
+    pub(super) e: Extent,
+    pub(super) a: Left,
+    pub(super) b: *const f32,
+    pub(super) ldb: usize,
+    pub(super) c: *mut f32,
+    pub(super) ldc: usize,
+    pub(super) start: Start,
+    pub(super) next: Next,
+}
+
 /// C[m, n] (row stride `ldc`) from A and one panel B `[outer * inner][NR]` with row stride `ldb`.
 ///
 /// # Safety
@@ -122,7 +135,7 @@ pub struct Extent {
 #[inline]
 pub unsafe fn gemm(extent: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start) {
     // SAFETY: as promised by the caller.
-    unsafe { ahead(extent, a, b, ldb, c, ldc, start, Next::NOTHING) }
+    unsafe { singles(Product { e: extent, a, b, ldb, c, ldc, start, next: Next::NOTHING }) }
 }
 
 /// The same with a dense panel, row stride [`NR`]; `next` is asked for meanwhile: the panel that comes after it.
@@ -132,23 +145,23 @@ pub unsafe fn gemm(extent: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f
 #[inline]
 pub unsafe fn gemm_ahead(e: Extent, a: Left, b: *const f32, c: *mut f32, ldc: usize, start: Start, next: &[f32]) {
     // SAFETY: as promised by the caller.
-    unsafe { ahead(e, a, b, NR, c, ldc, start, next.into()) }
+    unsafe { singles(Product { e, a, b, ldb: NR, c, ldc, start, next: next.into() }) }
 }
 
 #[inline]
-unsafe fn ahead(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start, next: Next) {
+unsafe fn singles(p: Product) {
     #[cfg(target_arch = "x86_64")]
     {
         match isa() {
             // SAFETY: the instruction set was detected; pointers as promised by the caller.
-            Isa::Avx512 => return unsafe { avx512(e, a, b, ldb, c, ldc, start, next) },
+            Isa::Avx512 => return unsafe { avx512(p) },
             // SAFETY: as above.
-            Isa::Avx2 => return unsafe { avx2(e, a, b, ldb, c, ldc, start, next) },
+            Isa::Avx2 => return unsafe { avx2(p) },
             Isa::Portable => {}
         }
     }
     // SAFETY: pointers as promised by the caller; no instruction set is assumed.
-    unsafe { rows::<Plain, 4, 1, false>(e, a, b, ldb, c, ldc, start, next) }
+    unsafe { rows::<Plain, 4, 1, false>(p) }
 }
 
 /// The same product of bf16 pairs: A and B hold two values per 32-bit word (see [`super::bf16`]), `extent.inner` counts
@@ -159,41 +172,39 @@ unsafe fn ahead(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc:
 #[inline]
 pub unsafe fn gemm_bf16(extent: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start) {
     // SAFETY: as promised by the caller.
-    unsafe { gemm_bf16_ahead(extent, a, b, ldb, c, ldc, start, Next::NOTHING) }
+    unsafe { pairs(Product { e: extent, a, b, ldb, c, ldc, start, next: Next::NOTHING }) }
 }
 
-/// The same, and `next` is asked for meanwhile.
+/// The same with a dense panel, row stride [`NR`]; `next` is asked for meanwhile.
 ///
 /// # Safety
 /// As [`gemm`].
 #[inline]
-pub unsafe fn gemm_bf16_ahead(
-    extent: Extent,
-    a: Left,
-    b: *const f32,
-    ldb: usize,
-    c: *mut f32,
-    ldc: usize,
-    start: Start,
-    next: Next,
-) {
+pub unsafe fn gemm_bf16_ahead(e: Extent, a: Left, b: *const f32, c: *mut f32, ldc: usize, start: Start, next: Next) {
+    // SAFETY: as promised by the caller.
+    unsafe { pairs(Product { e, a, b, ldb: NR, c, ldc, start, next }) }
+}
+
+#[inline]
+unsafe fn pairs(p: Product) {
     #[cfg(target_arch = "x86_64")]
     {
-        if extent.outer == 1 && a.inner == 1 && amx::available() {
+        if p.e.outer == 1 && p.a.inner == 1 && amx::available() {
+            let b = Right { base: p.b, panel: 0, ld: p.ldb };
             // SAFETY: the instruction set was detected; pointers as promised by the caller.
-            return unsafe { amx::gemm(extent, a, Right { base: b, panel: 0, ld: ldb }, c, ldc, start.near()) };
+            return unsafe { amx::gemm(p.e, p.a, b, p.c, p.ldc, p.start.near()) };
         }
         if bf16_dot() {
             // SAFETY: as above.
-            return unsafe { avx512_bf16(extent, a, b, ldb, c, ldc, start, next) };
+            return unsafe { avx512_bf16(p) };
         }
         if isa() != Isa::Portable {
             // SAFETY: as above.
-            return unsafe { avx2_bf16(extent, a, b, ldb, c, ldc, start) };
+            return unsafe { avx2_bf16(p) };
         }
     }
     // SAFETY: pointers as promised by the caller; no instruction set is assumed.
-    unsafe { rows::<PlainPairs, 4, 1, false>(extent, a, b, ldb, c, ldc, start, Next::NOTHING) }
+    unsafe { rows::<PlainPairs, 4, 1, false>(p) }
 }
 
 /// The same for any number `extent.n` of columns; `next` is what comes after the last panel.
@@ -211,7 +222,7 @@ pub unsafe fn gemm_bf16_wide(extent: Extent, a: Left, b: Right, c: *mut f32, ldc
         let (e, base) = (Extent { n: (extent.n - j).min(NR), ..extent }, b.base.wrapping_add(j / NR * b.panel));
         let next = if j + NR < extent.n { Next { base: base.wrapping_add(b.panel), words: b.panel } } else { next };
         // SAFETY: as promised by the caller.
-        unsafe { gemm_bf16_ahead(e, a, base, b.ld, c.add(j), ldc, start, next) };
+        unsafe { pairs(Product { e, a, b: base, ldb: b.ld, c: c.add(j), ldc, start, next }) };
     }
 }
 
@@ -225,35 +236,26 @@ pub fn bf16_tiles() -> bool {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx512bf16,avx2,fma")]
-pub(super) unsafe fn avx512_bf16(
-    e: Extent,
-    a: Left,
-    b: *const f32,
-    ldb: usize,
-    c: *mut f32,
-    ldc: usize,
-    start: Start,
-    next: Next,
-) {
-    unsafe { rows::<Pairs512, 12, 2, true>(e, a, b, ldb, c, ldc, start, next) }
+pub(super) unsafe fn avx512_bf16(p: Product) {
+    unsafe { rows::<Pairs512, 12, 2, true>(p) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn avx2_bf16(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start) {
-    unsafe { rows::<Pairs256, 4, 2, false>(e, a, b, ldb, c, ldc, start, Next::NOTHING) }
+unsafe fn avx2_bf16(p: Product) {
+    unsafe { rows::<Pairs256, 4, 2, false>(p) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-unsafe fn avx512(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start, next: Next) {
-    unsafe { rows::<std::arch::x86_64::__m512, 12, 2, false>(e, a, b, ldb, c, ldc, start, next) }
+unsafe fn avx512(p: Product) {
+    unsafe { rows::<std::arch::x86_64::__m512, 12, 2, false>(p) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn avx2(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: usize, start: Start, next: Next) {
-    unsafe { rows::<std::arch::x86_64::__m256, 6, 2, false>(e, a, b, ldb, c, ldc, start, next) }
+unsafe fn avx2(p: Product) {
+    unsafe { rows::<std::arch::x86_64::__m256, 6, 2, false>(p) }
 }
 
 /// Walks the row tiles; columns that do not fill their last vector go through a small buffer, so that the microkernel always
@@ -262,16 +264,8 @@ unsafe fn avx2(e: Extent, a: Left, b: *const f32, ldb: usize, c: *mut f32, ldc: 
 /// Of the next lines each tile asks for its share before it begins, or (`EACH`) for two at every step until all are asked for:
 /// as many as a step reads.
 #[inline(always)]
-unsafe fn rows<S: Lanes, const MR: usize, const NV: usize, const EACH: bool>(
-    e: Extent,
-    a: Left,
-    b: *const f32,
-    ldb: usize,
-    c: *mut f32,
-    ldc: usize,
-    start: Start,
-    next: Next,
-) {
+unsafe fn rows<S: Lanes, const MR: usize, const NV: usize, const EACH: bool>(p: Product) {
+    let Product { e, a, c, ldc, start, next, .. } = p;
     // Tiles of even height: a low one at the end would have too few sums to keep the units busy.
     let tiles = e.m.div_ceil(MR).max(1);
     let height = e.m.div_ceil(tiles);
@@ -285,12 +279,12 @@ unsafe fn rows<S: Lanes, const MR: usize, const NV: usize, const EACH: bool>(
             }
         }
         let ask = if EACH { next.after(2 * (i / height) * e.outer * e.inner) } else { None };
-        let left = Left { base: unsafe { a.base.add(i * a.row) }, ..a };
+        let a = Left { base: unsafe { a.base.add(i * a.row) }, ..a };
         let rows = (e.m - i).min(height);
         unsafe {
             let out = c.add(i * ldc);
             if e.n.is_multiple_of(S::WIDTH) && (e.n == NR || start != Start::Past) {
-                tile::<S, MR, NV, EACH>(rows, e, left, b, ldb, out, ldc, start, ask);
+                tile::<S, MR, NV, EACH>(rows, Product { a, c: out, ..p }, ask);
             } else {
                 let (mut edge, start) = ([0f32; 12 * NR], start.near());
                 if start != Start::Zero {
@@ -298,7 +292,7 @@ unsafe fn rows<S: Lanes, const MR: usize, const NV: usize, const EACH: bool>(
                         std::ptr::copy_nonoverlapping(out.add(r * ldc), edge.as_mut_ptr().add(r * NR), e.n);
                     }
                 }
-                tile::<S, MR, NV, EACH>(rows, e, left, b, ldb, edge.as_mut_ptr(), NR, start, ask);
+                tile::<S, MR, NV, EACH>(rows, Product { a, c: edge.as_mut_ptr(), ldc: NR, start, ..p }, ask);
                 for r in 0..rows {
                     std::ptr::copy_nonoverlapping(edge.as_ptr().add(r * NR), out.add(r * ldc), e.n);
                 }
@@ -312,25 +306,19 @@ unsafe fn rows<S: Lanes, const MR: usize, const NV: usize, const EACH: bool>(
 #[inline(always)]
 unsafe fn tile<S: Lanes, const MR: usize, const NV: usize, const EACH: bool>(
     rows: usize,
-    e: Extent,
-    a: Left,
-    b: *const f32,
-    ldb: usize,
-    c: *mut f32,
-    ldc: usize,
-    start: Start,
+    p: Product,
     ask: Option<*const f32>,
 ) {
     let mut j = 0;
-    while j < e.n {
+    while j < p.e.n {
         unsafe {
-            let (b, c) = (b.add(j), c.add(j));
-            if NV > 1 && e.n - j <= S::WIDTH {
-                return columns::<S, MR, 1, false>(rows, e, a, b, ldb, c, ldc, start, b);
+            let part = Product { b: p.b.add(j), c: p.c.add(j), ..p };
+            if NV > 1 && p.e.n - j <= S::WIDTH {
+                return columns::<S, MR, 1, false>(rows, part, part.b);
             }
             match ask {
-                Some(ask) if EACH => columns::<S, MR, NV, EACH>(rows, e, a, b, ldb, c, ldc, start, ask),
-                _ => columns::<S, MR, NV, false>(rows, e, a, b, ldb, c, ldc, start, b),
+                Some(ask) if EACH => columns::<S, MR, NV, EACH>(rows, part, ask),
+                _ => columns::<S, MR, NV, false>(rows, part, part.b),
             }
         }
         j += S::WIDTH * NV;
@@ -341,45 +329,31 @@ unsafe fn tile<S: Lanes, const MR: usize, const NV: usize, const EACH: bool>(
 #[inline(always)]
 unsafe fn columns<S: Lanes, const MR: usize, const NV: usize, const ASK: bool>(
     rows: usize,
-    e: Extent,
-    a: Left,
-    b: *const f32,
-    ldb: usize,
-    c: *mut f32,
-    ldc: usize,
-    start: Start,
+    p: Product,
     ask: *const f32,
 ) {
     unsafe {
         match rows {
-            12 if MR >= 12 => micro::<S, 12, NV, ASK>(e, a, b, ldb, c, ldc, start, ask),
-            11 if MR >= 12 => micro::<S, 11, NV, ASK>(e, a, b, ldb, c, ldc, start, ask),
-            10 if MR >= 12 => micro::<S, 10, NV, ASK>(e, a, b, ldb, c, ldc, start, ask),
-            9 if MR >= 12 => micro::<S, 9, NV, ASK>(e, a, b, ldb, c, ldc, start, ask),
-            8 if MR >= 12 => micro::<S, 8, NV, ASK>(e, a, b, ldb, c, ldc, start, ask),
-            7 if MR >= 12 => micro::<S, 7, NV, ASK>(e, a, b, ldb, c, ldc, start, ask),
-            6 if MR >= 6 => micro::<S, 6, NV, ASK>(e, a, b, ldb, c, ldc, start, ask),
-            5 if MR >= 6 => micro::<S, 5, NV, ASK>(e, a, b, ldb, c, ldc, start, ask),
-            4 => micro::<S, 4, NV, ASK>(e, a, b, ldb, c, ldc, start, ask),
-            3 => micro::<S, 3, NV, ASK>(e, a, b, ldb, c, ldc, start, ask),
-            2 => micro::<S, 2, NV, ASK>(e, a, b, ldb, c, ldc, start, ask),
-            _ => micro::<S, 1, NV, ASK>(e, a, b, ldb, c, ldc, start, ask),
+            12 if MR >= 12 => micro::<S, 12, NV, ASK>(p, ask),
+            11 if MR >= 12 => micro::<S, 11, NV, ASK>(p, ask),
+            10 if MR >= 12 => micro::<S, 10, NV, ASK>(p, ask),
+            9 if MR >= 12 => micro::<S, 9, NV, ASK>(p, ask),
+            8 if MR >= 12 => micro::<S, 8, NV, ASK>(p, ask),
+            7 if MR >= 12 => micro::<S, 7, NV, ASK>(p, ask),
+            6 if MR >= 6 => micro::<S, 6, NV, ASK>(p, ask),
+            5 if MR >= 6 => micro::<S, 5, NV, ASK>(p, ask),
+            4 => micro::<S, 4, NV, ASK>(p, ask),
+            3 => micro::<S, 3, NV, ASK>(p, ask),
+            2 => micro::<S, 2, NV, ASK>(p, ask),
+            _ => micro::<S, 1, NV, ASK>(p, ask),
         }
     }
 }
 
 /// The innermost loop: R rows by NV vectors of accumulators in registers, and with `ASK` two lines asked for at each step.
 #[inline(always)]
-unsafe fn micro<S: Lanes, const R: usize, const NV: usize, const ASK: bool>(
-    e: Extent,
-    a: Left,
-    b: *const f32,
-    ldb: usize,
-    c: *mut f32,
-    ldc: usize,
-    start: Start,
-    mut ask: *const f32,
-) {
+unsafe fn micro<S: Lanes, const R: usize, const NV: usize, const ASK: bool>(p: Product, mut ask: *const f32) {
+    let Product { e, a, b, ldb, c, ldc, start, .. } = p;
     unsafe {
         let mut acc = [[S::splat(0.0); NV]; R];
         if start == Start::Chain {
@@ -512,18 +486,18 @@ mod tests {
                 let left = Left { base: a.as_ptr(), row: k, outer: 0, inner: 1 };
                 // SAFETY: buffers have the sizes that extent and strides name.
                 unsafe { gemm(e, left, b.as_ptr(), NR, c.as_mut_ptr(), n, start) };
+                let next = Next::NOTHING;
+                let product = Product { e, a: left, b: b.as_ptr(), ldb: NR, c: c.as_mut_ptr(), ldc: n, start, next };
                 assert_eq!(c, want, "{m} {k} {n} {start:?}");
                 let mut portable = noise(m * n, 3);
                 // SAFETY: as above.
-                unsafe {
-                    rows::<Plain, 4, 1, false>(e, left, b.as_ptr(), NR, portable.as_mut_ptr(), n, start, Next::NOTHING)
-                };
+                unsafe { rows::<Plain, 4, 1, false>(Product { c: portable.as_mut_ptr(), ..product }) };
                 assert_eq!(portable, want, "portable {m} {k} {n} {start:?}");
                 #[cfg(target_arch = "x86_64")]
                 if isa() != Isa::Portable {
                     let mut narrow = noise(m * n, 3);
                     // SAFETY: as above, and the instruction set was detected.
-                    unsafe { avx2(e, left, b.as_ptr(), NR, narrow.as_mut_ptr(), n, start, Next::from(&b[..])) };
+                    unsafe { avx2(Product { c: narrow.as_mut_ptr(), next: b[..].into(), ..product }) };
                     assert_eq!(narrow, want, "AVX2 {m} {k} {n} {start:?}");
                 }
             }
@@ -549,21 +523,23 @@ mod tests {
                 let (mut plain, mut narrow) = (noise(m * n, 3), noise(m * n, 3));
                 let e = Extent { m, outer: 1, inner: k, n };
                 let left = Left { base: a.as_ptr(), row: k, outer: 0, inner: 1 };
+                let (b_words, next) = (b.as_ptr(), Next::NOTHING);
+                let product = Product { e, a: left, b: b_words, ldb: NR, c: plain.as_mut_ptr(), ldc: n, start, next };
                 // SAFETY: buffers have the sizes that extent and strides name; the instruction set was detected.
                 unsafe {
-                    rows::<PlainPairs, 4, 1, false>(
-                        e,
-                        left,
-                        b.as_ptr(),
-                        NR,
-                        plain.as_mut_ptr(),
-                        n,
-                        start,
-                        Next::NOTHING,
-                    );
-                    avx2_bf16(e, left, b.as_ptr(), NR, narrow.as_mut_ptr(), n, start);
+                    rows::<PlainPairs, 4, 1, false>(product);
+                    avx2_bf16(Product { c: narrow.as_mut_ptr(), ..product });
                 }
                 assert_eq!(narrow, plain, "{m} {k} {n} {start:?}");
+                if bf16_dot() {
+                    let (mut alone, mut asking) = (noise(m * n, 3), noise(m * n, 3));
+                    // SAFETY: as above.
+                    unsafe {
+                        avx512_bf16(Product { c: alone.as_mut_ptr(), ..product });
+                        avx512_bf16(Product { c: asking.as_mut_ptr(), next: b[..].into(), ..product });
+                    }
+                    assert_eq!(asking, alone, "asked for lines: {m} {k} {n} {start:?}");
+                }
             }
         }
     }

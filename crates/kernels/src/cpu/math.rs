@@ -140,6 +140,7 @@ pub(crate) unsafe fn max_in<S: Floats>(x: &[f32]) -> f32 {
         }
         largest.lanes()
     };
+    // Lanes of whole chunks stay in registers.
     if !rest.is_empty() {
         for (lane, c) in lanes.iter_mut().zip(rest) {
             *lane = larger(*lane, *c);

@@ -100,9 +100,7 @@ fn weight_panels(outs: &[(Shared, Rows, usize)], range: Range<usize>, x: Rows, k
                             let (a, b) = (Left { base, row, outer: 0, inner }, panel.as_ptr().cast());
                             // SAFETY: the tile holds `pairs` lines of 12 words, or 32 rows of as many; the panel lines of
                             // 32; this task alone writes rows of this tile of panel p.
-                            unsafe {
-                                gemm_bf16_ahead(e, a, b, NR, out.at((p * k + tile * height) * NR), NR, start, next)
-                            };
+                            unsafe { gemm_bf16_ahead(e, a, b, out.at((p * k + tile * height) * NR), NR, start, next) };
                         }
                     }
                 });

@@ -2,7 +2,7 @@
 
 use super::{Extent, LINE, Left, NR, Right, SIDE, Start, Tiles, decode, product};
 use crate::cpu::decode::TileRows;
-use crate::cpu::gemm::{Next, avx512_bf16};
+use crate::cpu::gemm::{Next, Product, avx512_bf16};
 use crate::cpu::simd::{bf16_dot, tiles_wanted};
 use std::arch::asm;
 use std::cell::Cell;
@@ -179,7 +179,8 @@ fn agrees() -> bool {
     // SAFETY: the buffers have the sizes of the extent; both instruction sets were detected.
     unsafe {
         gemm(e, left, Right { base: b.as_ptr(), panel: 0, ld: NR }, ours.as_mut_ptr(), NR, Start::Zero);
-        avx512_bf16(e, left, b.as_ptr(), NR, plain.as_mut_ptr(), NR, Start::Zero, Next::NOTHING);
+        let (b, c) = (b.as_ptr(), plain.as_mut_ptr());
+        avx512_bf16(Product { e, a: left, b, ldb: NR, c, ldc: NR, start: Start::Zero, next: Next::NOTHING });
     }
     ours.iter().zip(&plain).all(|(x, y)| (x - y).abs() <= 1e-4 * (1.0 + y.abs()))
 }
