@@ -1,5 +1,6 @@
 //! A worker: its share of the requests, its own cache, one decoding step after another.
 
+mod prefill;
 mod speculative;
 
 use crate::blocks::BlockManager;
@@ -11,6 +12,7 @@ use aha_kernels::{Attend, BLOCK_TOKENS, CacheSpan, KvCache, Tape, linear, par};
 use aha_model::Decoder;
 use rayon::prelude::*;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -78,7 +80,7 @@ pub fn generate(
         requests.iter().enumerate().filter(|(_, r)| r.samples > 0).map(|(i, r)| (i, 0..r.samples)).collect(),
     );
     let most = most_running(decoder, requests, config, workers);
-    let run = || Worker::new(decoder, requests, config, control, (blocks, most)).run(&queue);
+    let run = || Worker::new(decoder, requests, config, control, (workers, blocks, most)).run(&queue);
     let mut done: Vec<Completion> = if workers == 1 {
         par::inside(run)
     } else {
@@ -118,7 +120,7 @@ fn check(decoder: &Decoder, i: usize, r: &Request, blocks: usize) -> Result<(), 
 }
 
 /// Samples of a request that still wait.
-type Queue = Mutex<VecDeque<(usize, std::ops::Range<usize>)>>;
+type Queue = Mutex<VecDeque<(usize, Range<usize>)>>;
 
 /// One running sample.
 struct Running {
@@ -132,28 +134,20 @@ struct Running {
     pending: Vec<speculative::Pending>,
 }
 
-/// A prompt that has been computed: other samples of it start here.
-struct Prompt {
-    request: usize,
-    blocks: Vec<u32>,
-    /// Of its last token.
-    logits: Vec<f32>,
-    /// Hidden state of its last token before the final norm, where the model drafts.
-    trunk: Vec<f32>,
-}
-
 struct Worker<'a> {
     decoder: &'a Decoder,
     requests: &'a [Request],
     config: &'a EngineConfig,
     control: &'a Control,
+    /// Workers that take from the queue.
+    workers: usize,
     /// Samples that may run together.
     most: usize,
     cache: KvCache,
     blocks: BlockManager,
     prefixes: PrefixCache,
     /// The last one whose samples did not all start.
-    prompt: Option<Prompt>,
+    prompt: Option<prefill::Prompt>,
     tape: Tape,
     logits: Vec<f32>,
     running: Vec<Running>,
@@ -166,13 +160,14 @@ impl<'a> Worker<'a> {
         requests: &'a [Request],
         config: &'a EngineConfig,
         control: &'a Control,
-        (blocks, most): (usize, usize),
+        (workers, blocks, most): (usize, usize, usize),
     ) -> Self {
         Worker {
             decoder,
             requests,
             config,
             control,
+            workers,
             most,
             cache: KvCache::new(decoder.cache_shape()),
             blocks: BlockManager::new(blocks),
@@ -187,8 +182,12 @@ impl<'a> Worker<'a> {
 
     fn run(mut self, queue: &Queue) -> Vec<Completion> {
         while !self.control.stop.load(Ordering::Relaxed) {
-            while let Some((request, samples)) = self.admit(queue) {
-                self.start(request, samples);
+            loop {
+                let admitted = self.admit(queue);
+                if admitted.is_empty() {
+                    break;
+                }
+                self.start(admitted);
             }
             if self.running.is_empty() {
                 break;
@@ -198,119 +197,43 @@ impl<'a> Worker<'a> {
         self.done
     }
 
-    /// As many waiting samples of one request as fit: running slots and cache blocks, reserved to the last token.
-    fn admit(&mut self, queue: &Queue) -> Option<(usize, std::ops::Range<usize>)> {
+    /// Waiting samples of some requests whose prompts make a pass together, as many as fit: running slots and cache blocks,
+    /// reserved to the last token. Others get their share of what waits.
+    fn admit(&mut self, queue: &Queue) -> Vec<(usize, Range<usize>)> {
         let mut queue = queue.lock().expect("no worker panics while it holds the queue");
-        let slots = self.most.saturating_sub(self.running.len());
-        let (request, samples) = queue.front_mut()?;
-        let r = &self.requests[*request];
-        let each = blocks_needed(r.prompt.len(), r.params.max_new_tokens);
-        let first = samples.start;
-        let last = first + samples.len().min(slots);
-        while samples.start < last && self.blocks.reserve(each) {
-            samples.start += 1;
-        }
-        let admitted = (*request, first..samples.start);
-        if samples.start == samples.end {
-            queue.pop_front();
-        }
-        (admitted.1.start < admitted.1.end).then_some(admitted)
-    }
-
-    /// Forks samples from a prompt, which is prefilled if it was not the last one, and draws their first tokens.
-    fn start(&mut self, request: usize, samples: std::ops::Range<usize>) {
-        let r = &self.requests[request];
-        let total = r.prompt.len();
-        let mut prompt = match self.prompt.take() {
-            Some(prompt) if prompt.request == request => prompt,
-            other => {
-                self.forget(other);
-                self.prefill(request)
+        let share = queue.len().div_ceil(self.workers);
+        let mut slots = self.most.saturating_sub(self.running.len());
+        let (mut admitted, mut rows) = (Vec::new(), 0);
+        while let Some((request, samples)) = queue.front_mut() {
+            let r = &self.requests[*request];
+            rows += r.prompt.len();
+            let full = admitted.len() == share || rows > self.together();
+            if slots == 0 || (full && !admitted.is_empty()) {
+                break;
             }
-        };
-        let speculates = self.speculates();
-        let reserved = blocks_needed(total, r.params.max_new_tokens);
-        // With drafts every sample writes the module's row of the last prompt token.
-        let shared = if speculates { (total - 1) / BLOCK_TOKENS } else { total / BLOCK_TOKENS };
-        let (end, all) = (samples.end, samples.end == r.samples);
-        for sample in samples {
-            // Others of this prompt may still wait: it is kept for them while there is a block to spare.
-            let blocks = if sample + 1 == end && (all || !self.has_block()) {
-                std::mem::take(&mut prompt.blocks)
-            } else {
-                let mut blocks = prompt.blocks[..shared].to_vec();
-                blocks.iter().for_each(|b| self.blocks.share(*b));
-                if shared < prompt.blocks.len() {
-                    let copy = self.block();
-                    self.cache.copy(prompt.blocks[shared], copy);
-                    blocks.push(copy);
-                }
-                blocks
-            };
-            let (tokens, logprobs, pending) = (Vec::new(), Vec::new(), Vec::new());
-            let mut s = Running { request, sample, blocks, reserved, tokens, logprobs, pending };
-            let drawn = draw(r, &s, &mut prompt.logits.clone());
-            let ended = self.take_token(&mut s, drawn);
-            if speculates {
-                s.pending.push((prompt.trunk.clone(), s.tokens[0]));
+            let each = blocks_needed(r.prompt.len(), r.params.max_new_tokens);
+            let first = samples.start;
+            let last = first + samples.len().min(slots);
+            while samples.start < last && self.blocks.reserve(each) {
+                samples.start += 1;
             }
-            if ended {
-                self.finish(s);
-            } else {
-                self.running.push(s);
+            let (request, some, all) = (*request, first..samples.start, samples.start == samples.end);
+            slots -= some.len();
+            if all {
+                queue.pop_front();
+            }
+            if !some.is_empty() {
+                admitted.push((request, some));
+            }
+            if !all {
+                break;
             }
         }
-        if !prompt.blocks.is_empty() {
-            self.prompt = Some(prompt);
-        }
-    }
-
-    /// Computes a prompt.
-    fn prefill(&mut self, request: usize) -> Prompt {
-        let r = &self.requests[request];
-        let total = r.prompt.len();
-        // The module's keys in a block depend on the token after it: such blocks are not shared between prompts.
-        let speculates = self.speculates();
-        let mut owned = if speculates { Vec::new() } else { self.prefixes.find(&r.prompt, &mut self.blocks) };
-        let known = owned.len() * BLOCK_TOKENS;
-        while owned.len() < total.div_ceil(BLOCK_TOKENS) {
-            owned.push(self.block());
-        }
-        let width = self.decoder.config.hidden_size;
-        let (mut last, mut trunk) = (Vec::new(), Vec::new());
-        for start in (known..total).step_by(self.config.prefill_chunk.max(1)) {
-            let rows = (total - start).min(self.config.prefill_chunk.max(1));
-            let tokens: Arc<[u32]> = r.prompt[start..start + rows].into();
-            let positions: Arc<[u32]> = (start as u32..(start + rows) as u32).collect();
-            let spans = [CacheSpan { rows, start, blocks: &owned }];
-            let mut attend = Attend::Cached { cache: &mut self.cache, spans: &spans };
-            let x = self.decoder.trunk(&mut self.tape, &tokens, &positions, &mut attend);
-            let h = self.decoder.final_norm(&mut self.tape, x);
-            last = self.tape.value(h)[(rows - 1) * width..].to_vec();
-            let known = rows.min(total - 1 - start);
-            if speculates {
-                trunk = self.tape.value(x)[(rows - 1) * width..].to_vec();
-            }
-            if speculates && known > 0 {
-                let first: Arc<[u32]> = (0..known as u32).collect();
-                let x = self.tape.select(x, &first, width);
-                let spans = [CacheSpan { rows: known, start, blocks: &owned }];
-                let mut attend = Attend::Cached { cache: &mut self.cache, spans: &spans };
-                let next: Arc<[u32]> = r.prompt[start + 1..=start + known].into();
-                self.decoder.module(&mut self.tape, 0, x, &next, &positions[..known].into(), &mut attend);
-            }
-            self.tape.reset();
-        }
-        if !speculates {
-            self.prefixes.insert(&r.prompt, &owned, &mut self.blocks);
-        }
-        let mut logits = vec![0f32; self.decoder.config.vocab_size];
-        linear::forward(&mut logits, &last, self.decoder.params.weight(self.decoder.head()), false);
-        Prompt { request, blocks: owned, logits, trunk }
+        admitted
     }
 
     /// Gives a prompt's blocks back; whether there was one.
-    fn forget(&mut self, prompt: Option<Prompt>) -> bool {
+    fn forget(&mut self, prompt: Option<prefill::Prompt>) -> bool {
         let blocks = prompt.map(|p| p.blocks);
         blocks.iter().flatten().for_each(|b| self.blocks.release(*b));
         blocks.is_some()

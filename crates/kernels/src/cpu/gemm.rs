@@ -258,82 +258,75 @@ unsafe fn avx2(p: Product) {
     unsafe { rows::<std::arch::x86_64::__m256, 6, 2, false>(p) }
 }
 
-/// Walks the row tiles; columns that do not fill their last vector go through a small buffer, so that the microkernel always
-/// writes whole vectors. So do those of a partial panel that should go past the caches, a line at a time.
+/// Walks the row tiles for so many columns as a tile has, which stay in the first-level cache meanwhile. Columns that do not fill
+/// their last vector go through a small buffer, so that the microkernel always writes whole vectors. So do those of a partial
+/// panel that should go past the caches, a line at a time.
 ///
 /// Of the next lines each tile asks for its share before it begins, or (`EACH`) for two at every step until all are asked for:
 /// as many as a step reads.
 #[inline(always)]
 unsafe fn rows<S: Lanes, const MR: usize, const NV: usize, const EACH: bool>(p: Product) {
-    let Product { e, a, c, ldc, start, next, .. } = p;
-    // Tiles of even height: a low one at the end would have too few sums to keep the units busy.
-    let tiles = e.m.div_ceil(MR).max(1);
-    let height = e.m.div_ceil(tiles);
+    let Product { e, next, .. } = p;
+    let tiles = e.m.div_ceil(MR);
     // Each tile asks for as many of the next lines: all at once, as with a single tile, they would wait for each other.
-    let share = if EACH || tiles == 1 { 0 } else { next.words.div_ceil(LINE).div_ceil(tiles) };
-    let mut i = 0;
-    while i < e.m {
-        for line in i / height * share..(i / height + 1) * share {
-            if let Some(at) = next.after(line) {
-                prefetch(at);
+    let share = if EACH || tiles == 1 { 0 } else { next.words.div_ceil(LINE).div_ceil(tiles.max(1)) };
+    for j in (0..e.n).step_by(S::WIDTH * NV) {
+        for t in 0..tiles {
+            if j == 0 {
+                (t * share..(t + 1) * share).map_while(|line| next.after(line)).for_each(prefetch);
+            }
+            let ask = if EACH && j == 0 { next.after(2 * t * e.outer * e.inner) } else { None };
+            // Tiles of even height: a low one at the end would have too few sums to keep the units busy.
+            let (first, end) = (e.m * t / tiles, e.m * (t + 1) / tiles);
+            unsafe {
+                let a = Left { base: p.a.base.add(first * p.a.row), ..p.a };
+                let e = Extent { m: end - first, n: (e.n - j).min(S::WIDTH * NV), ..e };
+                tile::<S, MR, NV, EACH>(Product { e, a, b: p.b.add(j), c: p.c.add(first * p.ldc + j), ..p }, ask);
             }
         }
-        let ask = if EACH { next.after(2 * (i / height) * e.outer * e.inner) } else { None };
-        let a = Left { base: unsafe { a.base.add(i * a.row) }, ..a };
-        let rows = (e.m - i).min(height);
-        unsafe {
-            let out = c.add(i * ldc);
-            if e.n.is_multiple_of(S::WIDTH) && (e.n == NR || start != Start::Past) {
-                tile::<S, MR, NV, EACH>(rows, Product { a, c: out, ..p }, ask);
-            } else {
-                let (mut edge, start) = ([0f32; 12 * NR], start.near());
-                if start != Start::Zero {
-                    for r in 0..rows {
-                        std::ptr::copy_nonoverlapping(out.add(r * ldc), edge.as_mut_ptr().add(r * NR), e.n);
-                    }
-                }
-                tile::<S, MR, NV, EACH>(rows, Product { a, c: edge.as_mut_ptr(), ldc: NR, start, ..p }, ask);
-                for r in 0..rows {
-                    std::ptr::copy_nonoverlapping(edge.as_ptr().add(r * NR), out.add(r * ldc), e.n);
-                }
-            }
-        }
-        i += rows;
     }
 }
 
-/// `rows` rows of the vectors that hold columns wanted.
+/// One tile: the vectors that hold columns wanted.
 #[inline(always)]
-unsafe fn tile<S: Lanes, const MR: usize, const NV: usize, const EACH: bool>(
-    rows: usize,
-    p: Product,
-    ask: Option<*const f32>,
-) {
-    let mut j = 0;
-    while j < p.e.n {
-        unsafe {
-            let part = Product { b: p.b.add(j), c: p.c.add(j), ..p };
-            if NV > 1 && p.e.n - j <= S::WIDTH {
-                return columns::<S, MR, 1, false>(rows, part, part.b);
-            }
-            match ask {
-                Some(ask) if EACH => columns::<S, MR, NV, EACH>(rows, part, ask),
-                _ => columns::<S, MR, NV, false>(rows, part, part.b),
+unsafe fn tile<S: Lanes, const MR: usize, const NV: usize, const EACH: bool>(p: Product, ask: Option<*const f32>) {
+    let Product { e, c, ldc, start, .. } = p;
+    if e.n.is_multiple_of(S::WIDTH) && (e.n == S::WIDTH * NV || start != Start::Past) {
+        return unsafe { vectors::<S, MR, NV, EACH>(p, ask) };
+    }
+    let (mut edge, start) = ([0f32; 12 * NR], start.near());
+    unsafe {
+        if start != Start::Zero {
+            for r in 0..e.m {
+                std::ptr::copy_nonoverlapping(c.add(r * ldc), edge.as_mut_ptr().add(r * NR), e.n);
             }
         }
-        j += S::WIDTH * NV;
+        vectors::<S, MR, NV, EACH>(Product { c: edge.as_mut_ptr(), ldc: NR, start, ..p }, ask);
+        for r in 0..e.m {
+            std::ptr::copy_nonoverlapping(edge.as_ptr().add(r * NR), c.add(r * ldc), e.n);
+        }
+    }
+}
+
+/// One of the microkernels.
+#[inline(always)]
+unsafe fn vectors<S: Lanes, const MR: usize, const NV: usize, const EACH: bool>(p: Product, ask: Option<*const f32>) {
+    unsafe {
+        if NV > 1 && p.e.n <= S::WIDTH {
+            return columns::<S, MR, 1, false>(p, p.b);
+        }
+        match ask {
+            Some(ask) if EACH => columns::<S, MR, NV, EACH>(p, ask),
+            _ => columns::<S, MR, NV, false>(p, p.b),
+        }
     }
 }
 
 /// Picks the microkernel with exactly `rows` rows.
 #[inline(always)]
-unsafe fn columns<S: Lanes, const MR: usize, const NV: usize, const ASK: bool>(
-    rows: usize,
-    p: Product,
-    ask: *const f32,
-) {
+unsafe fn columns<S: Lanes, const MR: usize, const NV: usize, const ASK: bool>(p: Product, ask: *const f32) {
     unsafe {
-        match rows {
+        match p.e.m {
             12 if MR >= 12 => micro::<S, 12, NV, ASK>(p, ask),
             11 if MR >= 12 => micro::<S, 11, NV, ASK>(p, ask),
             10 if MR >= 12 => micro::<S, 10, NV, ASK>(p, ask),
@@ -372,22 +365,21 @@ unsafe fn micro<S: Lanes, const R: usize, const NV: usize, const ASK: bool>(p: P
         let mut bp = b;
         for o in 0..e.outer {
             let mut ap = a.base.add(o * a.outer);
-            for _ in 0..e.inner {
+            let whole = if S::STEPS > 1 && ldb == NR { e.inner / S::STEPS * S::STEPS } else { 0 };
+            // A distance that is known here costs no instruction.
+            let done = match (a.row, a.inner) {
+                (row, 1) => steps(&mut acc, ap, row, 1, bp, whole),
+                (1, inner) => steps(&mut acc, ap, 1, inner, bp, whole),
+                _ => 0,
+            };
+            (ap, bp) = (ap.add(done * a.inner), bp.add(done * NR));
+            for _ in done..e.inner {
                 if ASK {
                     prefetch_far(ask);
                     prefetch_far(ask.wrapping_add(LINE));
                     ask = ask.wrapping_add(2 * LINE);
                 }
-                let mut bv = [S::splat(0.0); NV];
-                for v in 0..NV {
-                    bv[v] = S::load(bp.add(v * S::WIDTH));
-                }
-                for r in 0..R {
-                    let x = S::splat(*ap.add(r * a.row));
-                    for v in 0..NV {
-                        acc[r][v] = acc[r][v].fma(x, bv[v]);
-                    }
-                }
+                step(&mut acc, ap, a.row, bp);
                 ap = ap.add(a.inner);
                 bp = bp.add(ldb);
             }
@@ -406,6 +398,49 @@ unsafe fn micro<S: Lanes, const R: usize, const NV: usize, const ASK: bool>(p: P
                 let at = c.add(r * ldc + v * S::WIDTH);
                 let sum = if start == Start::Add { S::load(at).add(acc[r][v]) } else { acc[r][v] };
                 sum.store(at);
+            }
+        }
+    }
+}
+
+/// So many terms of each sum, a multiple of [`Lanes::STEPS`], from a dense panel.
+#[inline(always)]
+unsafe fn steps<S: Lanes, const R: usize, const NV: usize>(
+    acc: &mut [[S; NV]; R],
+    mut a: *const f32,
+    row: usize,
+    inner: usize,
+    mut b: *const f32,
+    count: usize,
+) -> usize {
+    for _ in 0..count / S::STEPS {
+        unsafe {
+            for s in 0..S::STEPS {
+                step(acc, a.add(s * inner), row, b.add(s * NR));
+            }
+            (a, b) = (a.add(S::STEPS * inner), b.add(S::STEPS * NR));
+        }
+    }
+    count
+}
+
+/// One term of each sum.
+#[inline(always)]
+unsafe fn step<S: Lanes, const R: usize, const NV: usize>(
+    acc: &mut [[S; NV]; R],
+    a: *const f32,
+    row: usize,
+    b: *const f32,
+) {
+    unsafe {
+        let mut bv = [S::splat(0.0); NV];
+        for v in 0..NV {
+            bv[v] = S::load(b.add(v * S::WIDTH));
+        }
+        for r in 0..R {
+            let x = S::splat(*a.add(r * row));
+            for v in 0..NV {
+                acc[r][v] = acc[r][v].fma(x, bv[v]);
             }
         }
     }
@@ -444,103 +479,4 @@ pub(super) fn prefetch_to_write(at: *const f32) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn noise(n: usize, seed: u32) -> Vec<f32> {
-        let mut s = seed.wrapping_mul(747796405).wrapping_add(1);
-        (0..n)
-            .map(|_| {
-                s = s.wrapping_mul(1664525).wrapping_add(1013904223);
-                (s >> 8) as f32 / (1 << 23) as f32 - 1.0
-            })
-            .collect()
-    }
-
-    #[test]
-    fn every_shape_equals_the_sequential_fused_sum_bit_for_bit() {
-        for (m, k, n) in [
-            (1, 1, 1),
-            (1, 7, 32),
-            (5, 33, 17),
-            (12, 64, 32),
-            (13, 5, 31),
-            (25, 128, 9),
-            (37, 40, 32),
-            (23, 9, 16),
-            (11, 12, 24),
-            (14, 3, 8),
-        ] {
-            let (a, b) = (noise(m * k, 1), noise(k * NR, 2));
-            for start in [Start::Zero, Start::Add, Start::Chain] {
-                let mut c = noise(m * n, 3);
-                let want: Vec<f32> = (0..m * n)
-                    .map(|at| {
-                        let (i, j) = (at / n, at % n);
-                        let begin = if start == Start::Chain { c[at] } else { 0.0 };
-                        let sum = (0..k).fold(begin, |s, p| a[i * k + p].mul_add(b[p * NR + j], s));
-                        if start == Start::Add { c[at] + sum } else { sum }
-                    })
-                    .collect();
-                let e = Extent { m, outer: 1, inner: k, n };
-                let left = Left { base: a.as_ptr(), row: k, outer: 0, inner: 1 };
-                // SAFETY: buffers have the sizes that extent and strides name.
-                unsafe { gemm(e, left, b.as_ptr(), NR, c.as_mut_ptr(), n, start) };
-                let next = Next::NOTHING;
-                let product = Product { e, a: left, b: b.as_ptr(), ldb: NR, c: c.as_mut_ptr(), ldc: n, start, next };
-                assert_eq!(c, want, "{m} {k} {n} {start:?}");
-                let mut portable = noise(m * n, 3);
-                // SAFETY: as above.
-                unsafe { rows::<Plain, 4, 1, false>(Product { c: portable.as_mut_ptr(), ..product }) };
-                assert_eq!(portable, want, "portable {m} {k} {n} {start:?}");
-                #[cfg(target_arch = "x86_64")]
-                if isa() != Isa::Portable {
-                    let mut narrow = noise(m * n, 3);
-                    // SAFETY: as above, and the instruction set was detected.
-                    unsafe { avx2(Product { c: narrow.as_mut_ptr(), next: b[..].into(), ..product }) };
-                    assert_eq!(narrow, want, "AVX2 {m} {k} {n} {start:?}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    #[cfg(target_arch = "x86_64")]
-    fn pairs_of_eight_lanes_have_the_bits_of_plain_ones() {
-        if isa() == Isa::Portable {
-            return eprintln!("skipped: no AVX2 here");
-        }
-        let half = |v: &f32| v.to_bits() >> 16;
-        let pairs = |n: usize, seed: u32| -> Vec<f32> {
-            let both = noise(n, seed).into_iter().zip(noise(n, seed + 9));
-            both.map(|(low, high)| f32::from_bits(half(&low) | half(&high) << 16)).collect()
-        };
-        for (m, k, n) in
-            [(1, 1, 1), (1, 7, 32), (5, 33, 17), (12, 64, 32), (13, 5, 31), (37, 40, 32), (23, 9, 16), (5, 4, 8)]
-        {
-            let (a, b) = (pairs(m * k, 1), pairs(k * NR, 2));
-            for start in [Start::Zero, Start::Add, Start::Chain] {
-                let (mut plain, mut narrow) = (noise(m * n, 3), noise(m * n, 3));
-                let e = Extent { m, outer: 1, inner: k, n };
-                let left = Left { base: a.as_ptr(), row: k, outer: 0, inner: 1 };
-                let (b_words, next) = (b.as_ptr(), Next::NOTHING);
-                let product = Product { e, a: left, b: b_words, ldb: NR, c: plain.as_mut_ptr(), ldc: n, start, next };
-                // SAFETY: buffers have the sizes that extent and strides name; the instruction set was detected.
-                unsafe {
-                    rows::<PlainPairs, 4, 1, false>(product);
-                    avx2_bf16(Product { c: narrow.as_mut_ptr(), ..product });
-                }
-                assert_eq!(narrow, plain, "{m} {k} {n} {start:?}");
-                if bf16_dot() {
-                    let (mut alone, mut asking) = (noise(m * n, 3), noise(m * n, 3));
-                    // SAFETY: as above.
-                    unsafe {
-                        avx512_bf16(Product { c: alone.as_mut_ptr(), ..product });
-                        avx512_bf16(Product { c: asking.as_mut_ptr(), next: b[..].into(), ..product });
-                    }
-                    assert_eq!(asking, alone, "asked for lines: {m} {k} {n} {start:?}");
-                }
-            }
-        }
-    }
-}
+mod tests;

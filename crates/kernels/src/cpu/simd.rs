@@ -63,6 +63,9 @@ pub fn bf16_dot() -> bool {
 pub unsafe trait Lanes: Copy {
     /// Number of f32 values in one vector.
     const WIDTH: usize;
+    /// Terms of a product's sums that are made in one turn of its loop: with few lanes, counting and moving pointers at each of
+    /// them would cost a quarter of the instructions.
+    const STEPS: usize = 1;
     /// All lanes equal to `x`.
     ///
     /// # Safety
@@ -151,6 +154,7 @@ mod x86 {
     // SAFETY: plain forwarding to the intrinsics; the trait's contract asks callers for AVX2 and FMA.
     unsafe impl Lanes for __m256 {
         const WIDTH: usize = 8;
+        const STEPS: usize = 4;
         #[inline(always)]
         unsafe fn splat(x: f32) -> Self {
             unsafe { _mm256_set1_ps(x) }
