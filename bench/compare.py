@@ -175,6 +175,7 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--aha", type=Path, default=REPOSITORY / "target" / "release" / "aha", help="our binary")
     p.add_argument("--model", type=Path, help="Qwen2.5-0.5B GGUF file in Q4_K_M; without it those rows are skipped")
     p.add_argument("--only", help="rows to measure, by comma; a name ending in * stands for all that begin so")
+    p.add_argument("--without", help="leave out the others' variants that have this in their name, such as bf16")
     p.add_argument("--rounds", type=int, default=5, help="how often each side runs")
     p.add_argument("--out", type=Path, default=REPOSITORY / "bench", help="where results.json and results.md go")
     p.add_argument("--work", type=Path, default=REPOSITORY / "target" / "bench", help="models and prompts made once")
@@ -220,6 +221,10 @@ def main() -> None:
         names = ", ".join(experiment["rows"])
         for name in experiment["rows"]:
             rows.pop(name, None)
+        if args.without:
+            left = {name: c for name, c in experiment["theirs"].items() if args.without not in name}
+            # A row whose variants would all be left out keeps them.
+            experiment["theirs"] = left or experiment["theirs"]
         if why := missing(experiment, gguf):
             print(f"{names}: skipped, {why}", flush=True)
             continue

@@ -60,7 +60,7 @@ def matmul(aha: Path, m: int, k: int, n: int) -> dict:
     return {
         "rows": {f"matmul_{m}_{k}_{n}_{p}": row(1.0, "GFLOP/s", p) for p in ("forward", "input", "weight")},
         "needs": ["torch"],
-        "ours": {"bf16": [str(aha), *split(["bench matmul", shape, "--json"])]},
+        "ours": {"auto": [str(aha), *split(["bench matmul", shape, "--precision auto --json"])]},
         "theirs": {f"torch {t}": theirs("theirs_matmul.py", shape, f"--dtype {t}") for t in ("bf16", "f32")},
     }
 

@@ -3,9 +3,11 @@
 # given, builds aha, measures both sides in turn. See README.md.
 set -euo pipefail
 
-usage="usage: bench/run.sh [--only ROW,...] [--rounds N] [--venv DIR] [--model GGUF] [--out DIR]
+usage="usage: bench/run.sh [--only ROW,...] [--without NAME] [--rounds N] [--venv DIR] [--model GGUF] [--out DIR]
 
   --only ROW,...  measure these rows again and keep the others (a name ending in * stands for all that begin so)
+  --without NAME  leave out the others' variants with this in their name: bf16 takes twenty times as long where the
+                  processor has no instructions for it
   --rounds N      how often each side runs [default: 5]
   --venv DIR      a Python environment that has the competitors [default: made in target/bench/venv, once]
   --model GGUF    Qwen2.5-0.5B in Q4_K_M; without it the rows of that model are skipped
@@ -34,7 +36,7 @@ while (($#)); do
         venv=$2
         shift 2
         ;;
-    --only | --rounds | --model | --out)
+    --only | --without | --rounds | --model | --out)
         [[ $# -ge 2 ]] || fail "$1 needs a value"
         arguments+=("$1" "$2")
         shift 2
