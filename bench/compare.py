@@ -165,6 +165,8 @@ def summary(name: str, experiment: dict, results: dict, rounds: int, commit: str
             words.append(f"{disturbed} of {len(found)} runs disturbed")
         notes.append(", ".join(words))
     ratio = speed(row, sides["ours"]) / speed(row, sides["theirs"])
+    if "without" in experiment:
+        notes.append(f"theirs without {experiment['without']}")
     note = "; ".join([*notes, f"{rounds} round{'s' * (rounds > 1)} at {commit}"])
     return {"ratio": ratio, "bar": row["bar"], **sides, "unit": row["unit"], "note": note}
 
@@ -202,11 +204,24 @@ def wanted(only: str | None, names: list[str]) -> set[str]:
     return chosen
 
 
+def leave_out(part: str, listed: list[dict]) -> None:
+    """Removes the others' variants with `part` in their name. Where it is in all of them, as in rows that are about it, they stay."""
+    found = False
+    for experiment in listed:
+        left = {name: command for name, command in experiment["theirs"].items() if part not in name}
+        if left and len(left) < len(experiment["theirs"]):
+            experiment["theirs"], experiment["without"], found = left, part, True
+    if not found:
+        sys.exit(f"--without: no row has a variant with {part} in its name beside others")
+
+
 def main() -> None:
     args = arguments()
     args.work.mkdir(parents=True, exist_ok=True)
     gguf = args.model.resolve() if args.model else None
     listed = experiments(args.aha.resolve(), gguf, args.work.resolve())
+    if args.without:
+        leave_out(args.without, listed)
     order = [name for experiment in listed for name in experiment["rows"]]
     chosen = wanted(args.only, order)
     # Without --only everything is measured anew; with it, other rows keep what they had.
@@ -221,10 +236,6 @@ def main() -> None:
         names = ", ".join(experiment["rows"])
         for name in experiment["rows"]:
             rows.pop(name, None)
-        if args.without:
-            left = {name: c for name, c in experiment["theirs"].items() if args.without not in name}
-            # A row whose variants would all be left out keeps them.
-            experiment["theirs"] = left or experiment["theirs"]
         if why := missing(experiment, gguf):
             print(f"{names}: skipped, {why}", flush=True)
             continue

@@ -24,13 +24,22 @@ impl PrefixCache {
     /// Blocks that hold the beginning of a prompt, from the first on; the caller becomes an owner of each. The last token is
     /// never among them: it has to be computed for its logits.
     pub fn find(&self, prompt: &[u32], blocks: &mut BlockManager) -> Vec<u32> {
-        let mut found: Vec<u32> = Vec::new();
-        for tokens in prompt[..prompt.len() - 1].chunks_exact(BLOCK_TOKENS) {
-            let Some(block) = self.known.get(&key(found.last().copied(), tokens)) else { break };
-            blocks.share(*block);
-            found.push(*block);
-        }
+        let found: Vec<u32> = self.beginning(prompt).collect();
+        found.iter().for_each(|block| blocks.share(*block));
         found
+    }
+
+    /// Tokens of a prompt that [`PrefixCache::find`] would spare.
+    pub fn spared(&self, prompt: &[u32]) -> usize {
+        self.beginning(prompt).count() * BLOCK_TOKENS
+    }
+
+    fn beginning(&self, prompt: &[u32]) -> impl Iterator<Item = u32> {
+        let mut before = None;
+        prompt[..prompt.len() - 1].chunks_exact(BLOCK_TOKENS).map_while(move |tokens| {
+            before = self.known.get(&key(before, tokens)).copied();
+            before
+        })
     }
 
     /// Remembers the full blocks of a prompt that has been computed.
@@ -74,6 +83,7 @@ mod tests {
         // Another ending, another beginning, and a prompt that ends with a block: its last token is computed again.
         let mut other = prompt.clone();
         other[40] = 999;
+        assert_eq!((prefixes.spared(&other), prefixes.spared(&prompt)), (32, 64));
         assert_eq!(prefixes.find(&other, &mut blocks), owned[..1]);
         assert_eq!(prefixes.find(&prompt[1..], &mut blocks), [0u32; 0]);
         assert_eq!(prefixes.find(&prompt[..64], &mut blocks), owned[..1]);

@@ -68,7 +68,7 @@ pub struct EngineConfig {
     pub max_running: usize,
     /// Cache memory of all workers together, in bytes.
     pub cache_bytes: usize,
-    /// Prompt tokens prefilled in one pass.
+    /// Tokens of a prompt prefilled in one pass; several prompts have as many together, but no more than 256.
     pub prefill_chunk: usize,
     /// Workers with sequences of their own; 0 chooses: one per thread for small models, one for large ones.
     pub workers: usize,

@@ -152,6 +152,9 @@ struct Worker<'a> {
     logits: Vec<f32>,
     running: Vec<Running>,
     done: Vec<Completion>,
+    /// Passes of prompts.
+    #[cfg(test)]
+    passes: usize,
 }
 
 impl<'a> Worker<'a> {
@@ -177,6 +180,8 @@ impl<'a> Worker<'a> {
             logits: Vec::new(),
             running: Vec::new(),
             done: Vec::new(),
+            #[cfg(test)]
+            passes: 0,
         }
     }
 
@@ -206,7 +211,7 @@ impl<'a> Worker<'a> {
         let (mut admitted, mut rows) = (Vec::new(), 0);
         while let Some((request, samples)) = queue.front_mut() {
             let r = &self.requests[*request];
-            rows += r.prompt.len();
+            rows += self.rows(*request);
             let full = admitted.len() == share || rows > self.together();
             if slots == 0 || (full && !admitted.is_empty()) {
                 break;

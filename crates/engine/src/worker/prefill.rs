@@ -85,6 +85,10 @@ impl Worker<'_> {
             }
         }
         if !prompt.blocks.is_empty() {
+            debug_assert!(
+                self.prompt.is_none(),
+                "only the last of the prompts that were admitted together has samples that wait"
+            );
             self.prompt = Some(prompt);
         }
     }
@@ -92,6 +96,16 @@ impl Worker<'_> {
     /// Rows that several prompts may have in one pass.
     pub(super) fn together(&self) -> usize {
         self.config.prefill_chunk.clamp(1, TOGETHER)
+    }
+
+    /// Rows that a prompt has yet to go through.
+    pub(super) fn rows(&self, request: usize) -> usize {
+        let prompt = &self.requests[request].prompt;
+        match &self.prompt {
+            Some(kept) if kept.request == request => 0,
+            _ if self.speculates() => prompt.len(),
+            _ => prompt.len() - self.prefixes.spared(prompt),
+        }
     }
 
     /// Computes prompts, neighbours in one pass where that has few enough rows.
@@ -137,12 +151,18 @@ impl Worker<'_> {
         blocks.take_while(|(a, b)| a == b).count() * BLOCK_TOKENS
     }
 
-    /// Several prompts that have few enough rows, or one in as many chunks as it needs.
+    /// Several prompts that have few enough rows, or one in as many chunks as it needs. The last rows of all make logits
+    /// `[prompts, V]` together.
     fn pass(&mut self, mut parts: Vec<Part>, prompts: &mut Vec<Prompt>) {
         let (decoder, requests, width) = (self.decoder, self.requests, self.decoder.config.hidden_size);
         let (speculates, vocab) = (self.speculates(), self.decoder.config.vocab_size);
+        debug_assert!(!speculates || parts.len() == 1, "drafts need a prompt by itself");
         let mut trunk = Vec::new();
         loop {
+            #[cfg(test)]
+            {
+                self.passes += 1;
+            }
             let total = |p: &Part| requests[p.request].prompt.len();
             let end = |p: &Part| total(p).min(p.known + self.config.prefill_chunk.max(1));
             let (mut tokens, mut positions, mut last) = (Vec::new(), Vec::new(), Vec::new());
@@ -258,9 +278,11 @@ mod tests {
     fn prompts_computed_together_have_the_logits_that_each_has_alone_and_share_what_is_common() {
         let (d, config, control) = (decoder(), EngineConfig::default(), Control::default());
         let few = EngineConfig { prefill_chunk: 50, ..config.clone() };
-        for alike in [0, BLOCK_TOKENS] {
+        // Prompts of 3, 40, 70, 1 and 64 tokens. 50 rows a pass: 3 and 40; 70 in two; 1; 64 in two. Where they begin with the same
+        // block, 70 and 64 wait for 40 and have 38 and 32 rows left (of 71 with the single one).
+        for (alike, passes) in [(0, [1, 6]), (BLOCK_TOKENS, [2, 3])] {
             let r = requests(&[3, 40, 70, 1, 2 * BLOCK_TOKENS], alike);
-            for config in [&config, &few] {
+            for (config, passes) in [&config, &few].into_iter().zip(passes) {
                 let mut together = worker(&d, &r, config, &control, 1);
                 let mut all = Vec::new();
                 together.prefill(0..r.len(), &mut all);
@@ -270,6 +292,7 @@ mod tests {
                     assert_eq!((prompt.request, &prompt.logits), (i, &one[0].logits), "{alike} alike");
                     assert_eq!(prompt.blocks.len(), r[i].prompt.len().div_ceil(BLOCK_TOKENS));
                 }
+                assert_eq!(together.passes, passes, "{alike} alike");
                 let first = |i: usize| all[i].blocks[0];
                 assert_eq!(first(1) == first(2) && first(1) == first(4), alike > 0);
                 assert_eq!(together.blocks.used(), 1 + 2 + 3 + 1 + 2 - if alike > 0 { 2 } else { 0 });
@@ -279,12 +302,13 @@ mod tests {
 
     #[test]
     fn a_worker_takes_its_share_of_the_prompts_and_few_enough_rows() {
+        let all = |queue: Vec<usize>| -> Queue { Mutex::new(queue.into_iter().map(|i| (i, 0..2)).collect()) };
         let (d, control) = (decoder(), Control::default());
         let r = requests(&[10, 20, 30, 40, 50, 60, 70], 0);
-        let queue: Queue = Mutex::new((0..r.len()).map(|i| (i, 0..2)).collect());
+        let queue = all((0..r.len()).collect());
         let config = EngineConfig { prefill_chunk: 100, ..EngineConfig::default() };
         let mut w = worker(&d, &r, &config, &control, 2);
-        // Four of seven are its share, and they fill a chunk; two of the three that are left would have 110 rows.
+        // Four have 100 rows; two of the three that are left would have 110.
         assert_eq!(w.admit(&queue), [(0, 0..2), (1, 0..2), (2, 0..2), (3, 0..2)]);
         assert_eq!(w.admit(&queue), [(4, 0..2)]);
         // One slot: half of a request.
@@ -294,5 +318,13 @@ mod tests {
         assert_eq!(w.admit(&queue), [(5, 1..2)]);
         assert_eq!(w.admit(&queue), [(6, 0..2)]);
         assert_eq!(w.admit(&queue), []);
+        // Two of seven are a quarter. What is known makes no rows: of 60 and 70 tokens 28 and 38 are left.
+        let wide = EngineConfig::default();
+        assert_eq!(worker(&d, &r, &wide, &control, 4).admit(&all((0..r.len()).collect())), [(0, 0..2), (1, 0..2)]);
+        let r = requests(&[40, 60, 70], BLOCK_TOKENS);
+        let mut w = worker(&d, &r, &config, &control, 1);
+        let admitted = w.admit(&all(vec![0]));
+        w.start(admitted);
+        assert_eq!(w.admit(&all(vec![1, 2])), [(1, 0..2), (2, 0..2)]);
     }
 }

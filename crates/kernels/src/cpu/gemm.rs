@@ -258,29 +258,29 @@ unsafe fn avx2(p: Product) {
     unsafe { rows::<std::arch::x86_64::__m256, 6, 2, false>(p) }
 }
 
-/// Walks the row tiles for so many columns as a tile has, which stay in the first-level cache meanwhile. Columns that do not fill
-/// their last vector go through a small buffer, so that the microkernel always writes whole vectors. So do those of a partial
-/// panel that should go past the caches, a line at a time.
+/// Walks the row tiles for so many columns as a tile has; in sets of eight lanes these are half of a panel, and less of the
+/// first-level cache is in use at a time. Columns that do not fill their last vector go through a small buffer, so that the
+/// microkernel always writes whole vectors. So do those of a partial panel that should go past the caches, a line at a time.
 ///
 /// Of the next lines each tile asks for its share before it begins, or (`EACH`) for two at every step until all are asked for:
 /// as many as a step reads.
 #[inline(always)]
 unsafe fn rows<S: Lanes, const MR: usize, const NV: usize, const EACH: bool>(p: Product) {
-    let Product { e, next, .. } = p;
+    let (Product { e, next, .. }, width) = (p, S::WIDTH * NV);
     let tiles = e.m.div_ceil(MR);
     // Each tile asks for as many of the next lines: all at once, as with a single tile, they would wait for each other.
-    let share = if EACH || tiles == 1 { 0 } else { next.words.div_ceil(LINE).div_ceil(tiles.max(1)) };
-    for j in (0..e.n).step_by(S::WIDTH * NV) {
+    let asking = tiles * e.n.div_ceil(width);
+    let share = if EACH || tiles <= 1 { 0 } else { next.words.div_ceil(LINE).div_ceil(asking.max(1)) };
+    for j in (0..e.n).step_by(width) {
         for t in 0..tiles {
-            if j == 0 {
-                (t * share..(t + 1) * share).map_while(|line| next.after(line)).for_each(prefetch);
-            }
+            let from = (j / width * tiles + t) * share;
+            (from..from + share).map_while(|line| next.after(line)).for_each(prefetch);
             let ask = if EACH && j == 0 { next.after(2 * t * e.outer * e.inner) } else { None };
             // Tiles of even height: a low one at the end would have too few sums to keep the units busy.
             let (first, end) = (e.m * t / tiles, e.m * (t + 1) / tiles);
             unsafe {
                 let a = Left { base: p.a.base.add(first * p.a.row), ..p.a };
-                let e = Extent { m: end - first, n: (e.n - j).min(S::WIDTH * NV), ..e };
+                let e = Extent { m: end - first, n: (e.n - j).min(width), ..e };
                 tile::<S, MR, NV, EACH>(Product { e, a, b: p.b.add(j), c: p.c.add(first * p.ldc + j), ..p }, ask);
             }
         }
@@ -322,7 +322,7 @@ unsafe fn vectors<S: Lanes, const MR: usize, const NV: usize, const EACH: bool>(
     }
 }
 
-/// Picks the microkernel with exactly `rows` rows.
+/// Picks the microkernel with exactly as many rows as the tile.
 #[inline(always)]
 unsafe fn columns<S: Lanes, const MR: usize, const NV: usize, const ASK: bool>(p: Product, ask: *const f32) {
     unsafe {
@@ -346,6 +346,8 @@ unsafe fn columns<S: Lanes, const MR: usize, const NV: usize, const ASK: bool>(p
 /// The innermost loop: R rows by NV vectors of accumulators in registers, and with `ASK` two lines asked for at each step.
 #[inline(always)]
 unsafe fn micro<S: Lanes, const R: usize, const NV: usize, const ASK: bool>(p: Product, mut ask: *const f32) {
+    // Lines are asked for in the loop of single terms.
+    const { assert!(!ASK || S::STEPS == 1) };
     let Product { e, a, b, ldb, c, ldc, start, .. } = p;
     unsafe {
         let mut acc = [[S::splat(0.0); NV]; R];
@@ -358,18 +360,19 @@ unsafe fn micro<S: Lanes, const R: usize, const NV: usize, const ASK: bool>(p: P
         }
         if start == Start::Add {
             for r in 0..R {
-                prefetch(c.wrapping_add(r * ldc));
-                prefetch(c.wrapping_add(r * ldc + 16));
+                for line in 0..(NV * S::WIDTH).div_ceil(LINE) {
+                    prefetch(c.wrapping_add(r * ldc + line * LINE));
+                }
             }
         }
         let mut bp = b;
         for o in 0..e.outer {
             let mut ap = a.base.add(o * a.outer);
-            let whole = if S::STEPS > 1 && ldb == NR { e.inner / S::STEPS * S::STEPS } else { 0 };
             // A distance that is known here costs no instruction.
             let done = match (a.row, a.inner) {
-                (row, 1) => steps(&mut acc, ap, row, 1, bp, whole),
-                (1, inner) => steps(&mut acc, ap, 1, inner, bp, whole),
+                _ if S::STEPS == 1 || ldb != NR => 0,
+                (row, 1) => steps(&mut acc, ap, row, 1, bp, e.inner),
+                (1, inner) => steps(&mut acc, ap, 1, inner, bp, e.inner),
                 _ => 0,
             };
             (ap, bp) = (ap.add(done * a.inner), bp.add(done * NR));
@@ -403,7 +406,7 @@ unsafe fn micro<S: Lanes, const R: usize, const NV: usize, const ASK: bool>(p: P
     }
 }
 
-/// So many terms of each sum, a multiple of [`Lanes::STEPS`], from a dense panel.
+/// Of `terms` terms of each sum as many as fill turns of [`Lanes::STEPS`], from a dense panel; how many those are.
 #[inline(always)]
 unsafe fn steps<S: Lanes, const R: usize, const NV: usize>(
     acc: &mut [[S; NV]; R],
@@ -411,9 +414,10 @@ unsafe fn steps<S: Lanes, const R: usize, const NV: usize>(
     row: usize,
     inner: usize,
     mut b: *const f32,
-    count: usize,
+    terms: usize,
 ) -> usize {
-    for _ in 0..count / S::STEPS {
+    let turns = terms / S::STEPS;
+    for _ in 0..turns {
         unsafe {
             for s in 0..S::STEPS {
                 step(acc, a.add(s * inner), row, b.add(s * NR));
@@ -421,7 +425,7 @@ unsafe fn steps<S: Lanes, const R: usize, const NV: usize>(
             (a, b) = (a.add(S::STEPS * inner), b.add(S::STEPS * NR));
         }
     }
-    count
+    turns * S::STEPS
 }
 
 /// One term of each sum.

@@ -1,4 +1,4 @@
-//! Every microkernel against sums made one after another, bit for bit.
+//! The microkernels for single values against sums made one after another, those for pairs against plain ones, bit for bit.
 
 use super::*;
 
@@ -30,25 +30,29 @@ fn every_shape_equals_the_sequential_fused_sum_bit_for_bit() {
         (11, 12, 24),
         (14, 3, 8),
     ] {
-        let (a, b) = (noise(3 * m * k, 1), noise(k * NR, 2));
+        let (a, b) = (noise(2 * 3 * m * k, 1), noise(2 * k * 2 * NR, 2));
         let starts = [Start::Zero, Start::Add, Start::Chain];
-        for (start, distances) in starts.into_iter().flat_map(|start| layouts.map(|d| (start, d))) {
+        // A dense panel, and one with gaps whose terms come in two pieces.
+        let panels = [(1, NR), (2, 2 * NR)];
+        let cases = starts.into_iter().flat_map(|s| layouts.into_iter().flat_map(move |l| panels.map(|p| (s, l, p))));
+        for (start, distances, (outer, ldb)) in cases {
             let (row, inner) = distances(m, k);
             let mut c = noise(m * n, 3);
             let want: Vec<f32> = (0..m * n)
                 .map(|at| {
                     let (i, j) = (at / n, at % n);
                     let begin = if start == Start::Chain { c[at] } else { 0.0 };
-                    let sum = (0..k).fold(begin, |s, p| a[i * row + p * inner].mul_add(b[p * NR + j], s));
+                    let sum = (0..outer * k)
+                        .fold(begin, |s, p| a[i * row + p / k * 3 * m * k + p % k * inner].mul_add(b[p * ldb + j], s));
                     if start == Start::Add { c[at] + sum } else { sum }
                 })
                 .collect();
-            let e = Extent { m, outer: 1, inner: k, n };
-            let left = Left { base: a.as_ptr(), row, outer: 0, inner };
+            let e = Extent { m, outer, inner: k, n };
+            let left = Left { base: a.as_ptr(), row, outer: 3 * m * k, inner };
             // SAFETY: buffers have the sizes that extent and strides name.
-            unsafe { gemm(e, left, b.as_ptr(), NR, c.as_mut_ptr(), n, start) };
+            unsafe { gemm(e, left, b.as_ptr(), ldb, c.as_mut_ptr(), n, start) };
             let next = Next::NOTHING;
-            let product = Product { e, a: left, b: b.as_ptr(), ldb: NR, c: c.as_mut_ptr(), ldc: n, start, next };
+            let product = Product { e, a: left, b: b.as_ptr(), ldb, c: c.as_mut_ptr(), ldc: n, start, next };
             assert_eq!(c, want, "{m} {k} {n} {start:?}");
             let mut portable = noise(m * n, 3);
             // SAFETY: as above.
@@ -61,6 +65,37 @@ fn every_shape_equals_the_sequential_fused_sum_bit_for_bit() {
                 unsafe { avx2(Product { c: narrow.as_mut_ptr(), next: b[..].into(), ..product }) };
                 assert_eq!(narrow, want, "AVX2 {m} {k} {n} {start:?}");
             }
+        }
+    }
+}
+
+#[test]
+fn what_goes_past_the_caches_arrives() {
+    #[repr(align(64))]
+    struct Lines([f32; 13 * 3 * LINE]);
+    let (m, k, ldc) = (13, 10, 3 * LINE);
+    let (a, b) = (noise(m * k, 1), noise(k * NR, 2));
+    for n in [NR, LINE, LINE + 8, 5] {
+        let mut near = vec![9f32; m * ldc];
+        let mut past = Lines([9.0; 13 * 3 * LINE]);
+        let e = Extent { m, outer: 1, inner: k, n };
+        let left = Left { base: a.as_ptr(), row: k, outer: 0, inner: 1 };
+        let next = Next::NOTHING;
+        let (b, c, start) = (b.as_ptr(), near.as_mut_ptr(), Start::Zero);
+        let product = Product { e, a: left, b, ldb: NR, c, ldc, start, next };
+        // SAFETY: buffers have the sizes that extent and strides name, and lines begin at lines.
+        unsafe {
+            singles(product);
+            singles(Product { c: past.0.as_mut_ptr(), start: Start::Past, ..product });
+        }
+        written();
+        assert_eq!(past.0[..], near, "{n} columns");
+        #[cfg(target_arch = "x86_64")]
+        if isa() != Isa::Portable {
+            let mut past = Lines([9.0; 13 * 3 * LINE]);
+            // SAFETY: as above, and the instruction set was detected.
+            unsafe { avx2(Product { c: past.0.as_mut_ptr(), start: Start::Past, ..product }) };
+            assert_eq!(past.0[..], near, "AVX2, {n} columns");
         }
     }
 }
