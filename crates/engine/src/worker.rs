@@ -209,11 +209,14 @@ impl<'a> Worker<'a> {
         let share = queue.len().div_ceil(self.workers);
         let mut slots = self.most.saturating_sub(self.running.len());
         let (mut admitted, mut rows) = (Vec::new(), 0);
-        while let Some((request, samples)) = queue.front_mut() {
+        // A step in which nothing can start is not to look its prompt up.
+        while slots > 0
+            && let Some((request, samples)) = queue.front_mut()
+        {
             let r = &self.requests[*request];
             rows += self.rows(*request);
             let full = admitted.len() == share || rows > self.together();
-            if slots == 0 || (full && !admitted.is_empty()) {
+            if full && !admitted.is_empty() {
                 break;
             }
             let each = blocks_needed(r.prompt.len(), r.params.max_new_tokens);

@@ -12,24 +12,28 @@ fn noise(n: usize, seed: u32) -> Vec<f32> {
         .collect()
 }
 
+/// Rows, terms and columns.
+const SHAPES: [(usize, usize, usize); 12] = [
+    (1, 1, 1),
+    (1, 7, 32),
+    (5, 33, 17),
+    (12, 64, 32),
+    (13, 5, 31),
+    (25, 128, 9),
+    (37, 40, 32),
+    (6, 47, 32),
+    (23, 9, 16),
+    (11, 12, 24),
+    (14, 3, 8),
+    (5, 4, 8),
+];
+
 #[test]
 fn every_shape_equals_the_sequential_fused_sum_bit_for_bit() {
     // Rows and terms of A: one after another, the other way around, with gaps.
     type Distances = fn(usize, usize) -> (usize, usize);
     let layouts: [Distances; 3] = [|_, k| (k, 1), |m, _| (1, m), |m, _| (3, 3 * m)];
-    for (m, k, n) in [
-        (1, 1, 1),
-        (1, 7, 32),
-        (5, 33, 17),
-        (12, 64, 32),
-        (13, 5, 31),
-        (25, 128, 9),
-        (37, 40, 32),
-        (6, 47, 32),
-        (23, 9, 16),
-        (11, 12, 24),
-        (14, 3, 8),
-    ] {
+    for (m, k, n) in SHAPES {
         let (a, b) = (noise(2 * 3 * m * k, 1), noise(2 * k * 2 * NR, 2));
         let starts = [Start::Zero, Start::Add, Start::Chain];
         // A dense panel, and one with gaps whose terms come in two pieces.
@@ -111,17 +115,7 @@ fn pairs_of_eight_lanes_have_the_bits_of_plain_ones() {
         let both = noise(n, seed).into_iter().zip(noise(n, seed + 9));
         both.map(|(low, high)| f32::from_bits(half(&low) | half(&high) << 16)).collect()
     };
-    for (m, k, n) in [
-        (1, 1, 1),
-        (1, 7, 32),
-        (5, 33, 17),
-        (12, 64, 32),
-        (13, 5, 31),
-        (37, 40, 32),
-        (6, 47, 32),
-        (23, 9, 16),
-        (5, 4, 8),
-    ] {
+    for (m, k, n) in SHAPES {
         let (a, b) = (pairs(m * k, 1), pairs(k * NR, 2));
         for start in [Start::Zero, Start::Add, Start::Chain] {
             let (mut plain, mut narrow) = (noise(m * n, 3), noise(m * n, 3));
