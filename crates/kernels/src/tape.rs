@@ -7,6 +7,7 @@ mod backward;
 mod divergence;
 mod experts;
 mod latent;
+mod pool;
 mod routing;
 mod score;
 mod shape;
@@ -23,6 +24,7 @@ use crate::rope::Rope;
 use crate::rows::Rows;
 use crate::segments::Segments;
 use crate::{embedding, linear, norm, swiglu};
+use pool::Pool;
 use std::sync::Arc;
 
 /// A value on the tape: a matrix of rows.
@@ -171,7 +173,7 @@ pub struct Tape {
     kept: Option<Var>,
     values: Vec<Option<Value>>,
     ops: Vec<Op>,
-    pool: Vec<Vec<f32>>,
+    pool: Pool,
 }
 
 impl Tape {
@@ -183,7 +185,7 @@ impl Tape {
     /// Forgets all values and operations, keeps their buffers.
     pub fn reset(&mut self) {
         let values = std::mem::take(&mut self.values);
-        self.pool.extend(values.into_iter().flatten().map(|v| v.data));
+        self.pool.give_all(values.into_iter().flatten().map(|v| v.data));
         let ops = std::mem::take(&mut self.ops);
         self.recycle(ops);
     }
@@ -191,28 +193,12 @@ impl Tape {
     /// Forgets everything and frees the buffers, too.
     pub fn free(&mut self) {
         self.reset();
-        self.pool = Vec::new();
+        self.pool = Pool::default();
     }
 
-    /// A buffer of this length; old contents unless `zero`. Where none is large enough the largest one is replaced, so
-    /// that batches of varying sizes do not pile up buffers: there are never more than were in use at once.
+    /// A buffer of this length; old contents unless `zero`. See [`Pool::take`].
     fn take(&mut self, len: usize, zero: bool) -> Vec<f32> {
-        let pool = &mut self.pool;
-        let fit = (0..pool.len()).filter(|i| pool[*i].capacity() >= len).min_by_key(|i| pool[*i].capacity());
-        let mut buffer = match fit {
-            Some(i) => pool.swap_remove(i),
-            None => {
-                if let Some(i) = (0..pool.len()).max_by_key(|i| pool[*i].capacity()) {
-                    pool.swap_remove(i);
-                }
-                Vec::with_capacity(len + len / 8)
-            }
-        };
-        if zero {
-            buffer.clear();
-        }
-        buffer.resize(len, 0.0);
-        buffer
+        self.pool.take(len, zero)
     }
 
     fn push(&mut self, data: Vec<f32>) -> Var {
@@ -252,7 +238,7 @@ impl Tape {
             && self.kept != Some(v)
             && let Some(value) = self.values[v.0].take()
         {
-            self.pool.push(value.data);
+            self.pool.give(value.data);
         }
     }
 
@@ -341,7 +327,7 @@ impl Tape {
         if self.recording {
             self.ops.push(Op::Norm { x, weight, rstd, out });
         } else {
-            self.pool.push(rstd);
+            self.pool.give(rstd);
         }
         out
     }
@@ -363,7 +349,7 @@ impl Tape {
                 if self.recording {
                     self.ops.push(Op::Attention { q, k, v, stats, segments: segments.clone(), heads, out });
                 } else {
-                    self.pool.push(stats);
+                    self.pool.give(stats);
                 }
                 out
             }

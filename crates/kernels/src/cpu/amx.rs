@@ -9,7 +9,7 @@
 //! path, and AMX stays off where they differ. Setting the shapes of tiles takes as long as twenty products of tiles, so a
 //! thread keeps them: all tiles are of full height unless the product itself has fewer rows.
 
-use super::gemm::{Extent, Left, NR, Right, Start};
+use super::gemm::{Extent, Left, NR, Right, Start, prefetch};
 use std::mem::MaybeUninit;
 
 /// Rows of a tile, and sums in one of its rows.
@@ -129,9 +129,11 @@ unsafe fn group<T: Tiles>(
 ) {
     // SAFETY: as promised by the caller.
     unsafe {
-        match rows > SIDE {
-            true => sums::<T, true>(t, e, at, b.base, b.ld, chain, touched),
-            false => sums::<T, false>(t, e, at, b.base, b.ld, chain, touched),
+        match (rows > SIDE, e.m > 2 * SIDE || b.ld != NR) {
+            (true, true) => sums::<T, true, false>(t, e, at, b.base, b.ld, chain, touched),
+            (true, false) => sums::<T, true, true>(t, e, at, b.base, b.ld, chain, touched),
+            (false, true) => sums::<T, false, false>(t, e, at, b.base, b.ld, chain, touched),
+            (false, false) => sums::<T, false, true>(t, e, at, b.base, b.ld, chain, touched),
         }
     }
 }
@@ -153,9 +155,10 @@ unsafe fn add_row(to: *mut f32, from: *const f32, n: usize) {
 }
 
 /// The sums of one or TWO tiles of rows with a panel; `chain` goes on with those in memory. The lines of the next sums,
-/// `touched`, are asked for on the way: their latency is longer than a product of 32 rows.
+/// `touched`, are asked for on the way: their latency is longer than a product of 32 rows. A panel that is read ONCE comes from
+/// far away, so that its next lines, and after them the next panel's, are asked for, too.
 #[inline(always)]
-unsafe fn sums<T: Tiles, const TWO: bool>(
+unsafe fn sums<T: Tiles, const TWO: bool, const ONCE: bool>(
     t: &mut T,
     e: Extent,
     at: Rows,
@@ -186,6 +189,9 @@ unsafe fn sums<T: Tiles, const TWO: bool>(
         let share = rows.div_ceil(steps.max(1));
         for step in 0..steps {
             let k = step * SIDE;
+            if ONCE {
+                ask(b.wrapping_add((k + SIDE) * ldb));
+            }
             multiply::<T, TWO>(t, at.a.map(|a| a.add(k)), at.row, b.add(k * ldb), ldb);
             for i in step * share..((step + 1) * share).min(rows) {
                 super::gemm::prefetch_to_write(c.wrapping_add(i * ldc));
@@ -248,6 +254,14 @@ unsafe fn multiply<T: Tiles, const TWO: bool>(t: &mut T, a: [*const f32; 2], row
             t.dot::<2>();
             t.dot::<3>();
         }
+    }
+}
+
+/// Asks for sixteen lines of 32 words. Any address is allowed.
+#[inline(always)]
+fn ask(at: *const f32) {
+    for line in 0..2 * SIDE {
+        prefetch(at.wrapping_add(line * SIDE));
     }
 }
 

@@ -69,7 +69,7 @@ impl Tape {
             self.undo(op, params, grads, &mut d, rerun);
         }
         self.ops = ops;
-        self.pool.extend(d.into_iter().flatten());
+        self.pool.give_all(d.into_iter().flatten());
     }
 
     /// Gradient buffer of a variable, zero when first touched, taken out of the table.
@@ -90,7 +90,7 @@ impl Tape {
         match &mut d[v.0] {
             Some(sum) => {
                 crate::cpu::math::add_assign(sum, &buffer);
-                self.pool.push(buffer);
+                self.pool.give(buffer);
             }
             none => *none = Some(buffer),
         }
@@ -119,8 +119,8 @@ impl Tape {
             self.undo(op, params, grads, d, rerun);
         }
         self.recycle(ops);
-        self.pool.extend(d.drain(before..).flatten());
-        self.pool.extend(self.values.drain(before..).flatten().map(|v| v.data));
+        self.pool.give_all(d.drain(before..).flatten());
+        self.pool.give_all(self.values.drain(before..).flatten().map(|v| v.data));
     }
 
     /// Several products of one x, from the last to the first; where all run in bf16, x is packed once for the gradients of
@@ -156,7 +156,7 @@ impl Tape {
             if let Some(d_b) = part.bias.and_then(|b| grads.get_mut(b)) {
                 linear::bias_backward(d_b, &d_out);
             }
-            self.pool.push(d_out);
+            self.pool.give(d_out);
         }
     }
 
@@ -169,8 +169,8 @@ impl Tape {
     pub(super) fn recycle(&mut self, ops: Vec<Op>) {
         for op in ops {
             match op {
-                Op::Norm { rstd: buffer, .. } | Op::Attention { stats: buffer, .. } => self.pool.push(buffer),
-                Op::Other(op) => self.pool.extend(op.into_buffers()),
+                Op::Norm { rstd: buffer, .. } | Op::Attention { stats: buffer, .. } => self.pool.give(buffer),
+                Op::Other(op) => self.pool.give_all(op.into_buffers()),
                 _ => {}
             }
         }
@@ -195,7 +195,7 @@ impl Tape {
                 } else if let Some(d_table) = grads.get_mut(*table) {
                     embedding::backward(d_table, layout, &d_out, tokens);
                 }
-                self.pool.push(d_out);
+                self.pool.give(d_out);
             }
             Op::Linear { x, weight, bias, residual, out } => {
                 let Some(d_out) = d[out.0].take() else { return };
@@ -215,9 +215,9 @@ impl Tape {
                         let mut d_r = self.gradient(d, *r);
                         crate::cpu::math::add_assign(&mut d_r, &d_out);
                         d[r.0] = Some(d_r);
-                        self.pool.push(d_out);
+                        self.pool.give(d_out);
                     }
-                    None => self.pool.push(d_out),
+                    None => self.pool.give(d_out),
                 }
             }
             Op::Linears { x, parts } => self.undo_linears(*x, parts, params, grads, d),
@@ -227,7 +227,7 @@ impl Tape {
                 let d_w = grads.get_mut(*weight).unwrap_or(&mut []);
                 norm::backward(&mut d_x, d_w, &d_out, self.value(*x), params.data(*weight), rstd);
                 d[x.0] = Some(d_x);
-                self.pool.push(d_out);
+                self.pool.give(d_out);
             }
             Op::Rope { x, rope, positions } => {
                 if let Some(d_x) = d[x.0].as_mut() {
@@ -253,7 +253,7 @@ impl Tape {
                     add,
                 );
                 (d[q.0], d[k.0], d[v.0]) = (Some(d_q), Some(d_k), Some(d_v));
-                self.pool.push(d_out);
+                self.pool.give(d_out);
             }
             Op::SwiGlu { gate, up, out } => {
                 let Some(d_out) = d[out.0].take() else { return };
@@ -274,7 +274,7 @@ impl Tape {
                 for v in [gate, up] {
                     self.values[v.0].as_mut().expect("a training tape keeps values").gradient_is_pairs = pairs;
                 }
-                self.pool.push(d_out);
+                self.pool.give(d_out);
             }
             Op::Select { x, rows, out } => {
                 let Some(d_out) = d[out.0].take() else { return };
@@ -284,7 +284,7 @@ impl Tape {
                     crate::cpu::math::add_assign(&mut d_x[*r as usize * width..(*r as usize + 1) * width], g);
                 }
                 d[x.0] = Some(d_x);
-                self.pool.push(d_out);
+                self.pool.give(d_out);
             }
         }
     }

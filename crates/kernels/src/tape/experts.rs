@@ -106,14 +106,14 @@ impl Tape {
         let mut out = self.take(tokens * gate.k, false);
         out.copy_from_slice(self.value(residual));
         experts::forward(&mut out, &mut y, &mut slots, self.value(x), &weights, &plan, |e| ids.expert(params, e));
-        self.pool.push(y);
+        self.pool.give(y);
         let out = self.push(out);
         if self.recording {
             let (ids, slots) = (ids.clone(), RefCell::new(slots));
             let op = Routed { x, residual, ids, plan, scores, weights, slots, balance, out };
             self.ops.push(Op::Other(Box::new(op)));
         } else {
-            self.pool.extend([scores, weights, slots.x, slots.gate, slots.up, slots.inner]);
+            self.pool.give_all([scores, weights, slots.x, slots.gate, slots.up, slots.inner]);
         }
         out
     }
@@ -168,7 +168,7 @@ impl Operation for Routed {
         });
         d[x.0] = Some(d_x);
         tape.flow(d, self.residual, d_out);
-        tape.pool.extend([d_weights, d_y, d_xs, d_inner, d_logits]);
+        tape.pool.give_all([d_weights, d_y, d_xs, d_inner, d_logits]);
     }
 
     fn into_buffers(self: Box<Self>) -> Vec<Vec<f32>> {

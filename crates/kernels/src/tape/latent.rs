@@ -120,7 +120,7 @@ impl Tape {
         if self.recording {
             self.ops.push(Op::Other(Box::new(Packed { inputs, up, heads, segments, qa, inner, stats, out })));
         } else {
-            self.pool.extend([qa, inner, stats].into_iter().filter(|b| b.capacity() > 0));
+            self.pool.give_all([qa, inner, stats]);
         }
         out
     }
@@ -148,7 +148,7 @@ impl Tape {
         absorb::queries(&mut qa, q, params.data(up), heads);
         cache.attend_latent(layer, &mut ctx, &qa, spans, heads);
         absorb::outputs(&mut out[t * n * heads.value..(t + rows) * n * heads.value], &ctx, params.data(up), heads);
-        self.pool.extend([qa, ctx]);
+        self.pool.give_all([qa, ctx]);
     }
 
     /// The expanded form for one span, whose first row is `t`: keys and values of its whole past are made again.
@@ -172,7 +172,7 @@ impl Tape {
         let out = &mut out[t * n * heads.value..(t + span.rows) * n * heads.value];
         let segments = Segments::from_lengths([tokens]);
         packed::forward(out, &mut stats, q, (&kv, &shared), &segments, span.start, dims(heads));
-        self.pool.extend([latent, shared, kv, stats]);
+        self.pool.give_all([latent, shared, kv, stats]);
     }
 }
 
@@ -199,7 +199,7 @@ impl Operation for Packed {
                     );
                     absorb::queries_backward(&mut d_q, d_w, &d_qa, tape.value(q), w, heads);
                 });
-                tape.pool.extend([d_ctx, d_qa]);
+                tape.pool.give_all([d_ctx, d_qa]);
             }
             LatentForm::Mixed => {
                 let mut d_kv = tape.take(self.inner.len(), false);
@@ -218,16 +218,16 @@ impl Operation for Packed {
                         linear::backward_weight(d_w, &d_kv, tape.value(latent), w);
                     }
                 });
-                tape.pool.push(d_kv);
+                tape.pool.give(d_kv);
             }
         }
         tape.flow(d, q, d_q);
         tape.flow(d, latent, d_latent);
         tape.flow(d, shared, d_shared);
-        tape.pool.push(d_out);
+        tape.pool.give(d_out);
     }
 
     fn into_buffers(self: Box<Self>) -> Vec<Vec<f32>> {
-        [self.qa, self.inner, self.stats].into_iter().filter(|b| b.capacity() > 0).collect()
+        vec![self.qa, self.inner, self.stats]
     }
 }

@@ -48,6 +48,6 @@ impl Operation for Score {
             }
         });
         tape.flow(d, self.h, d_h);
-        tape.pool.push(d_out);
+        tape.pool.give(d_out);
     }
 }

@@ -87,7 +87,7 @@ impl Operation for Columns {
             for (part, width) in parts {
                 if let Some(part) = part {
                     copy_columns(&mut d_whole, ld, &part, at, width);
-                    tape.pool.push(part);
+                    tape.pool.give(part);
                 }
                 at += width;
             }
@@ -100,7 +100,7 @@ impl Operation for Columns {
                 tape.flow(d, v, part);
                 at += width;
             }
-            tape.pool.push(d_whole);
+            tape.pool.give(d_whole);
         }
     }
 }

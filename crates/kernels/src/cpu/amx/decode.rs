@@ -3,9 +3,8 @@
 //! Sums add in the order of [`super::product`]: the bits are the same. What comes next is asked for ahead, because blocks
 //! come from the last-level cache.
 
-use super::{NR, SIDE, Tiles, multiply};
+use super::{NR, SIDE, Tiles, ask, multiply};
 use crate::cpu::decode::TileRows;
-use crate::cpu::gemm::prefetch;
 
 /// `out[32 b + j]` of each row: its words times key j of block b.
 ///
@@ -91,13 +90,5 @@ pub(super) unsafe fn values<T: Tiles>(
                 t.store::<3>(out.add(NR + SIDE), ldc * 4);
             }
         }
-    }
-}
-
-/// Asks for sixteen lines of 32 words. Any address is allowed.
-#[inline(always)]
-fn ask(at: *const f32) {
-    for line in 0..2 * SIDE {
-        prefetch(at.wrapping_add(line * SIDE));
     }
 }
