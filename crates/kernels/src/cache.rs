@@ -60,21 +60,22 @@ impl CacheShape {
         self.value_dim.div_ceil(NR)
     }
 
-    fn values(&self) -> usize {
+    /// Words of a row of so many values.
+    fn words(&self, values: usize) -> usize {
         match self.precision {
-            Precision::F32 => 1,
-            Precision::Bf16 | Precision::Fp8 => 2,
+            Precision::F32 => Singles::words(values),
+            Precision::Bf16 | Precision::Fp8 => Pairs::words(values),
         }
     }
 
     /// Words of one head's keys in a block.
     fn key_words(&self) -> usize {
-        self.head_dim.div_ceil(self.values()) * NR
+        self.words(self.head_dim) * NR
     }
 
     /// Words of 32 columns of one head's values in a block.
     fn value_words(&self) -> usize {
-        NR / self.values() * NR
+        self.words(NR) * NR
     }
 
     /// Where the values of head `g` begin.

@@ -8,9 +8,7 @@ mod gradient;
 
 pub use gradient::{WeightTarget, backward_weight, backward_weights};
 
-#[cfg(target_arch = "x86_64")]
-use crate::cpu::bf16::turn_pairs;
-use crate::cpu::bf16::{interleave, pair_rows};
+use crate::cpu::bf16::{interleave, pair_rows, turn_lines};
 use crate::cpu::gemm::{Extent, LINE, Left, NR, Next, Right, Start, bf16_tiles, gemm_bf16_wide, written};
 use crate::cpu::math::SQUARE;
 use crate::cpu::operand::{as_f32, as_u32, halves};
@@ -132,8 +130,7 @@ pub(crate) fn is_small(n: usize, k: usize) -> bool {
     n * k < LARGE
 }
 
-/// Pairs along n of the columns in `blocks` (32 columns each), from pairs along k: both halves of two neighbouring rows
-/// change places, no value is rounded again.
+/// Pairs along n of the columns in `blocks` (32 columns each), from pairs along k.
 fn pack_backward(out: &mut [u32], forward: &[u32], n: usize, k: usize, blocks: Range<usize>) {
     let (count, pairs, words) = (n.div_ceil(NR), k.div_ceil(2), n.div_ceil(NR) * (NR / 2) * NR);
     assert!(out.len() >= blocks.len() * words, "bf16 linear backward: room");
@@ -146,20 +143,7 @@ fn pack_backward(out: &mut [u32], forward: &[u32], n: usize, k: usize, blocks: R
             let out = as_u32(unsafe { to.slice(at * (NR / 2) * NR, (NR / 2) * NR) });
             let from = panel * pairs + block * (NR / 2);
             let lines = &forward[from * NR..][..(pairs - block * (NR / 2)).min(NR / 2) * NR];
-            #[cfg(target_arch = "x86_64")]
-            if crate::cpu::simd::bf16_dot()
-                && let (Ok(out), Ok(lines)) = ((&mut *out).try_into(), lines.try_into())
-            {
-                // SAFETY: the processor has the instructions.
-                unsafe { turn_pairs(out, lines) };
-                continue;
-            }
-            for (p, line) in lines.chunks_exact(NR).enumerate() {
-                for (q, rows) in line.chunks_exact(2).enumerate() {
-                    out[q * NR + 2 * p] = rows[0] & 0xffff | rows[1] << 16;
-                    out[q * NR + 2 * p + 1] = rows[0] >> 16 | rows[1] & 0xffff_0000;
-                }
-            }
+            turn_lines(out, lines);
         }
     });
 }

@@ -7,12 +7,12 @@ use aha_kernels::Segments;
 use aha_kernels::latent::packed::{self, Dims};
 use aha_kernels::latent::{LatentForm, LatentHeads, absorb};
 use aha_kernels::rope::{Rope, RopePart};
-use aha_kernels::{Attend, CacheShape, CacheSpan, Init, KvCache, Layout, ParamStore, Tape};
+use aha_kernels::{Attend, CacheShape, CacheSpan, Init, KvCache, Layout, ParamStore, Precision, Tape};
 use common::{close, differences, noise, wide};
 use std::sync::Arc;
 
 fn heads(heads: usize, nope: usize, rope: usize, lora: usize, value: usize, form: LatentForm) -> LatentHeads {
-    LatentHeads { heads, nope, rope, lora, value, scale: 0.31, form }
+    LatentHeads { heads, nope, rope, lora, value, scale: 0.31, form, precision: Precision::F32 }
 }
 
 /// Causal attention with keys `[own(t, g) ; shared(t)]`, in f64.
@@ -48,13 +48,16 @@ fn reference(q: &[f64], kv: &[f64], shared: &[f64], seg: &Segments, d: Dims) -> 
 
 #[test]
 fn attention_with_wide_keys_equals_reference_and_differences() {
-    let many = Dims { heads: 3, key_heads: 3, own: 5, shared: 2, value: 4, scale: 0.4 };
-    let one = Dims { heads: 4, key_heads: 1, own: 6, shared: 3, value: 0, scale: 0.4 };
+    let many = Dims { heads: 3, key_heads: 3, own: 5, shared: 2, value: 4, scale: 0.4, precision: Precision::F32 };
+    let one = Dims { heads: 4, key_heads: 1, own: 6, shared: 3, value: 0, scale: 0.4, precision: Precision::F32 };
     let continuing = Segments::continuing(&[(3, None), (2, Some(0)), (0, Some(0)), (1, Some(0)), (2, None)]);
     for (seg, d) in [
         (Segments::from_lengths([3, 1, 4]), many),
         (Segments::from_lengths([2, 0, 5]), one),
-        (Segments::from_lengths([6]), Dims { heads: 2, key_heads: 1, own: 34, shared: 4, value: 0, scale: 0.3 }),
+        (
+            Segments::from_lengths([6]),
+            Dims { heads: 2, key_heads: 1, own: 34, shared: 4, value: 0, scale: 0.3, precision: Precision::F32 },
+        ),
         (continuing.clone(), many),
         (continuing, one),
     ] {
@@ -78,13 +81,54 @@ fn attention_with_wide_keys_equals_reference_and_differences() {
 
 #[test]
 fn long_sequences_cross_tiles_and_blocks() {
-    let d = Dims { heads: 4, key_heads: 1, own: 32, shared: 16, value: 0, scale: 0.2 };
+    let d = Dims { heads: 4, key_heads: 1, own: 32, shared: 16, value: 0, scale: 0.2, precision: Precision::F32 };
     let seg = Segments::from_lengths([131, 33, 64, 1]);
     let t = seg.tokens();
     let (q, kv, shared) = (noise(t * 4 * 48, 5), noise(t * 32, 6), noise(t * 16, 7));
     let (mut out, mut stats) = (vec![0.0; t * 4 * 32], vec![0.0; t * 8]);
     packed::forward(&mut out, &mut stats, &q, (&kv, &shared), &seg, 0, d);
     close("out", &out, &reference(&wide(&q), &wide(&kv), &wide(&shared), &seg, d), 1e-5);
+}
+
+/// x as bf16 keeps it.
+fn rounded(x: &[f32]) -> Vec<f64> {
+    let bits = |x: f32| (x.to_bits() + 0x7fff + ((x.to_bits() >> 16) & 1)) & 0xffff_0000;
+    x.iter().map(|x| f64::from(f32::from_bits(bits(*x)))).collect()
+}
+
+#[test]
+fn in_bf16_it_is_that_of_rounded_queries_keys_and_values() {
+    let precision = Precision::Bf16;
+    let one = Dims { heads: 4, key_heads: 1, own: 32, shared: 16, value: 0, scale: 0.2, precision };
+    let odd = Dims { own: 7, shared: 4, ..one };
+    let many = Dims { heads: 3, key_heads: 3, own: 12, shared: 5, value: 20, scale: 0.3, precision };
+    for (d, seg) in [one, odd, many].into_iter().flat_map(|d| {
+        [Segments::from_lengths([70, 1, 33]), Segments::continuing(&[(40, None), (30, Some(0)), (9, Some(0))])]
+            .map(|seg| (d, seg))
+    }) {
+        let t = seg.tokens();
+        let q = noise(t * d.heads * (d.own + d.shared), 1);
+        let (kv, shared) = (noise(t * d.key_heads * (d.own + d.value), 2), noise(t * d.shared, 3));
+        let (mut out, mut stats) = (vec![0.0; t * d.heads * d.out()], vec![0.0; t * d.heads * 2]);
+        packed::forward(&mut out, &mut stats, &q, (&kv, &shared), &seg, 0, d);
+        // Probabilities are rounded, too: 2^-9 of a value.
+        close("out", &out, &reference(&rounded(&q), &rounded(&kv), &rounded(&shared), &seg, d), 3e-3);
+        let weights = noise(out.len(), 4);
+        let gradients = |d: Dims| {
+            let (mut out, mut stats) = (vec![0.0; out.len()], vec![0.0; stats.len()]);
+            packed::forward(&mut out, &mut stats, &q, (&kv, &shared), &seg, 0, d);
+            let (mut d_q, mut d_kv, mut d_s) = (vec![9.0; q.len()], vec![9.0; kv.len()], vec![9.0; shared.len()]);
+            packed::backward((&mut d_q, &mut d_kv, &mut d_s), &weights, (&out, &stats), (&q, &kv, &shared), &seg, d);
+            [d_q, d_kv, d_s]
+        };
+        let (found, want) = (gradients(d), gradients(Dims { precision: Precision::F32, ..d }));
+        for ((found, want), name) in found.iter().zip(&want).zip(["d_q", "d_kv", "d_shared"]) {
+            // Of the largest gradient: what is left of sums that cancel has the rounding of their terms.
+            let largest = want.iter().fold(0f32, |a, x| a.max(x.abs()));
+            let apart = found.iter().zip(want).fold(0f32, |a, (x, y)| a.max((x - y).abs()));
+            assert!(largest > 0.0 && apart <= 0.02 * largest, "{name}: {apart} of {largest} in {d:?}");
+        }
+    }
 }
 
 #[test]
@@ -153,9 +197,14 @@ fn run(d: LatentHeads, length: usize, chunk: Option<usize>) -> Vec<f32> {
         kv_heads: 1,
         head_dim: d.absorbed(),
         value_dim: 0,
-        precision: aha_kernels::Precision::F32,
+        precision: d.precision,
     });
-    assert_eq!(cache.shape().block_bytes(), 2 * 32 * d.absorbed() * 4, "nothing but latents and shared keys");
+    // In bf16 matrix tiles want whole steps of 32 numbers.
+    let bytes = match d.precision {
+        Precision::F32 => [4 * d.absorbed(); 2],
+        _ => [2 * d.absorbed().next_multiple_of(2), 2 * d.absorbed().next_multiple_of(32)],
+    };
+    assert!(bytes.map(|b| 2 * 32 * b).contains(&cache.shape().block_bytes()), "nothing but latents and shared keys");
     let mut blocks: Vec<u32> = (0..length.div_ceil(32)).map(|_| cache.grow()).collect();
     blocks.reverse();
     let mut all = Vec::new();
@@ -174,11 +223,14 @@ fn run(d: LatentHeads, length: usize, chunk: Option<usize>) -> Vec<f32> {
 
 #[test]
 fn the_absorbed_form_has_the_same_bits_packed_and_cached_in_any_chunking() {
-    for (n, nope, rope, lora, value) in [(4, 32, 16, 32, 32), (3, 10, 6, 18, 14), (9, 16, 8, 70, 24)] {
-        let d = heads(n, nope, rope, lora, value, LatentForm::Absorbed);
+    let shapes = [(4, 32, 16, 32, 32), (3, 10, 6, 18, 14), (9, 16, 8, 70, 24), (2, 6, 4, 7, 5)];
+    for ((n, nope, rope, lora, value), precision) in
+        shapes.into_iter().flat_map(|shape| [Precision::F32, Precision::Bf16].map(|p| (shape, p)))
+    {
+        let d = LatentHeads { precision, ..heads(n, nope, rope, lora, value, LatentForm::Absorbed) };
         let want = run(d, 150, None);
         for chunk in [1, 2, 3, 7, 32, 50, 150] {
-            assert!(run(d, 150, Some(chunk)) == want, "{n} heads, chunk {chunk}");
+            assert!(run(d, 150, Some(chunk)) == want, "{n} heads, chunk {chunk}, {precision:?}");
         }
     }
 }

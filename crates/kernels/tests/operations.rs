@@ -174,7 +174,7 @@ fn embedding_reads_and_scatters_in_both_layouts() {
 }
 
 fn cases() -> Vec<(Segments, Heads)> {
-    let heads = |query, kv, dim| Heads { query, kv, dim, scale: 0.37, precision: Precision::F32 };
+    let heads = |query, kv, dim| Heads { query, kv, dim, value: dim, scale: 0.37, precision: Precision::F32 };
     let lengths = |lengths: &[usize]| Segments::from_lengths(lengths.iter().copied());
     vec![
         (lengths(&[3, 1, 4]), heads(2, 1, 6)),
@@ -207,7 +207,7 @@ fn attention_equals_reference_and_differences() {
 
 #[test]
 fn long_attention_equals_reference_across_tiles_and_blocks() {
-    let h = Heads { query: 2, kv: 1, dim: 16, scale: 0.25, precision: Precision::F32 };
+    let h = Heads { query: 2, kv: 1, dim: 16, value: 16, scale: 0.25, precision: Precision::F32 };
     let seg = Segments::from_lengths([131, 33, 64, 1]);
     let t = seg.tokens();
     let (q, k, v) = (noise(t * 32, 17), noise(t * 16, 18), noise(t * 16, 19));
@@ -224,7 +224,7 @@ fn attention_in_bf16_is_as_close_to_f32_as_its_rounding() {
         let (q, k, v) = (noise(t * query * dim, 40), noise(t * kv * dim, 41), noise(t * kv * dim, 42));
         let d_out = noise(q.len(), 43);
         let run = |precision| {
-            let h = Heads { query, kv, dim, scale: (dim as f32).powf(-0.5), precision };
+            let h = Heads { query, kv, dim, value: dim, scale: (dim as f32).powf(-0.5), precision };
             let (mut out, mut stats) = (vec![0.0; q.len()], vec![0.0; t * query * 2]);
             attention::forward(&mut out, &mut stats, &q, &k, &v, &seg, h);
             let (mut d_q, mut d_k, mut d_v) = (vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]);
@@ -246,7 +246,7 @@ fn attention_in_bf16_is_as_close_to_f32_as_its_rounding() {
 
 #[test]
 fn cached_attention_has_the_bits_of_the_packed_form_in_any_chunking() {
-    let heads = |query, kv, dim, precision| Heads { query, kv, dim, scale: 0.25, precision };
+    let heads = |query, kv, dim, precision| Heads { query, kv, dim, value: dim, scale: 0.25, precision };
     let shapes = [(4, 2, 16), (6, 2, 34), (7, 1, 33), (3, 3, 64), (8, 2, 32), (5, 5, 8)];
     let all = shapes.into_iter().flat_map(|s| [Precision::F32, Precision::Bf16].map(|p| heads(s.0, s.1, s.2, p)));
     for h in all {

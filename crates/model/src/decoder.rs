@@ -12,7 +12,7 @@ use aha_kernels::attention::Heads;
 use aha_kernels::latent::LatentForm;
 use aha_kernels::quant::QuantRows;
 use aha_kernels::rope::Rope;
-use aha_kernels::{Attend, CacheShape, Init, Layout, ParamId, ParamStore, Precision, Tape, Var};
+use aha_kernels::{Attend, CacheShape, Init, Layout, ParamId, ParamStore, Tape, Var};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -212,7 +212,7 @@ impl Decoder {
                 kv_heads: 1,
                 head_dim: d.kv_lora_rank + d.qk_rope_head_dim,
                 value_dim: 0,
-                precision: Precision::F32,
+                precision: self.params.precision(),
             };
         }
         CacheShape {
@@ -278,6 +278,7 @@ impl Decoder {
             query: c.num_attention_heads,
             kv: c.num_key_value_heads,
             dim: c.head_dim,
+            value: c.head_dim,
             scale: (c.head_dim as f32).powf(-0.5),
             precision: p.precision(),
         };

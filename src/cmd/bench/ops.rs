@@ -96,7 +96,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let width = count * 64;
     for (length, precision) in [64, 512].into_iter().flat_map(|l| [(l, kernels::F32), (l, kernels::Bf16)]) {
         let (name, peak) = if precision == kernels::F32 { ("f32", f32_peak) } else { ("bf16", bf16_peak) };
-        let heads = Heads { query: count, kv: count, dim: 64, scale: 0.125, precision };
+        let heads = Heads { query: count, kv: count, dim: 64, value: 64, scale: 0.125, precision };
         let segments = Segments::from_lengths(std::iter::repeat_n(length, t / length));
         let rows = segments.tokens();
         let (q, k, v) = (noise(rows * width), noise(rows * width), noise(rows * width));

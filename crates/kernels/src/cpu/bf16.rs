@@ -4,6 +4,7 @@
 //! products of a pair to an f32 sum: with one AVX512-BF16 instruction where the processor has it, else with two fused
 //! multiply-adds, the second of the pair first, as that instruction does.
 
+use super::gemm::NR;
 use super::simd::Lanes;
 #[cfg(target_arch = "x86_64")]
 use super::simd::bf16_dot;
@@ -117,14 +118,22 @@ pub unsafe fn zip_panel(dst: *mut u32, x: *const u16, k: usize, lines: usize) {
     unsafe { x86::zip_panel(dst, x, k, lines) }
 }
 
-/// 16 lines of 32 words, pairs along the lines' direction `[16 pairs][32]`, as pairs along the other one: `[16 pairs][32]` of
-/// the transposed values.
-///
-/// # Safety
-/// The processor must have AVX-512BW.
-#[cfg(target_arch = "x86_64")]
-pub unsafe fn turn_pairs(out: &mut [u32; 512], lines: &[u32; 512]) {
-    unsafe { x86::turn_pairs(out, lines) }
+/// Up to 16 lines of 32 words, pairs along the lines' direction, as 16 lines of pairs along the other one: both halves of two
+/// neighbouring columns change places, no value is rounded again. Where lines are missing, columns of `out` are left as they are.
+pub fn turn_lines(out: &mut [u32], lines: &[u32]) {
+    #[cfg(target_arch = "x86_64")]
+    if bf16_dot()
+        && let (Ok(out), Ok(lines)) = ((&mut *out).try_into(), lines.try_into())
+    {
+        // SAFETY: the processor has the instructions.
+        return unsafe { x86::turn_pairs(out, lines) };
+    }
+    for (p, line) in lines.chunks_exact(NR).enumerate() {
+        for (q, words) in line.chunks_exact(2).enumerate() {
+            out[q * NR + 2 * p] = words[0] & 0xffff | words[1] << 16;
+            out[q * NR + 2 * p + 1] = words[0] >> 16 | words[1] & 0xffff_0000;
+        }
+    }
 }
 
 /// Rows of `src` `[rows, k]` as pairs `[rows][ld]`, an odd last value paired with zero.

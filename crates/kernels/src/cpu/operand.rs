@@ -1,7 +1,7 @@
 //! In what numbers the operands of a product lie, so that attention is written once: one f32 or a pair of bf16 values to a
 //! 32-bit word. Buffers of words are `f32` slices either way; sums and results are f32.
 
-use super::bf16::{alone, halve, interleave};
+use super::bf16::{alone, halve, interleave, turn_lines};
 use super::gemm::{self, Extent, Left, NR, Right, Start};
 use super::math::{self, SQUARE};
 
@@ -27,7 +27,7 @@ pub trait Operand {
         false
     }
 
-    /// A row of values as words; a missing last value is zero.
+    /// A row of values as words; missing last values are zero.
     fn row(words: &mut [f32], values: &[f32]);
 
     /// Two rows as one row of words, value by value (pairs), or nothing to do but copy the first (singles).
@@ -36,16 +36,17 @@ pub trait Operand {
     /// A row without a second one as a row of words.
     fn single(words: &mut [f32], row: &[f32]);
 
-    /// Words that hold `values` values.
+    /// Words of a row of `values` values: as many as hold them, or whole steps of matrix tiles.
     fn words(values: usize) -> usize {
-        values.div_ceil(Self::VALUES)
+        let words = values.div_ceil(Self::VALUES);
+        if Self::tiles() { words.next_multiple_of(SQUARE) } else { words }
     }
 
     /// Rows `[rows, k]` of `src` (stride `ld`) as the left side of a product over k: where they lie and how far apart.
     /// They may be copied into `scratch`.
     fn left(scratch: &mut Vec<f32>, src: &[f32], ld: usize, rows: usize, k: usize) -> (*const f32, usize) {
         Self::room(scratch, rows, k);
-        if ld == k && k.is_multiple_of(Self::VALUES) {
+        if ld == k && Self::words(k) * Self::VALUES == k {
             // Rows that follow one another are one long row.
             Self::put(scratch, 0, &src[..rows * k]);
         } else {
@@ -102,7 +103,7 @@ pub trait Operand {
             let panel = &mut dst[i0 / NR * words * NR..][..words * NR];
             for d in (0..words).step_by(SQUARE) {
                 let width = (words - d).min(SQUARE);
-                let (from, to) = (d * Self::VALUES, ((d + width) * Self::VALUES).min(k));
+                let (from, to) = ((d * Self::VALUES).min(k), ((d + width) * Self::VALUES).min(k));
                 let panel = &mut panel[d * NR + i0 % NR..];
                 if Self::VALUES == 1 {
                     math::transpose(panel, NR, &src[i0 * ld + d..], ld, rows, width);
@@ -120,6 +121,10 @@ pub trait Operand {
             }
         }
     }
+
+    /// The first `width` numbers of 32 keys, from their panel `[words][32]`, as rows `32 b..32 b + 32` of panels
+    /// `[ceil(width/32)][words(cap)][32]`. Columns from `width` on get whatever follows.
+    fn values_of_keys(dst: &mut [f32], keys: &[f32], b: usize, cap: usize, width: usize);
 
     /// `[ceil(H/32)][words(rows)][32]`: rows of `src` (stride `ld`) cut into panels of 32 columns, zero padded to `rows`.
     fn panels(dst: &mut Vec<f32>, src: &[f32], ld: usize, len: usize, rows: usize, dim: usize) {
@@ -166,6 +171,15 @@ impl Operand for Singles {
 
     fn row(words: &mut [f32], values: &[f32]) {
         words.copy_from_slice(values);
+    }
+
+    fn values_of_keys(dst: &mut [f32], keys: &[f32], b: usize, cap: usize, width: usize) {
+        for c in (0..width).step_by(SQUARE) {
+            for i in (0..NR).step_by(SQUARE) {
+                let to = &mut dst[(c / NR * cap + b * NR + i) * NR + c % NR..];
+                math::transpose(to, NR, &keys[c * NR + i..], NR, (width - c).min(SQUARE), SQUARE);
+            }
+        }
     }
 
     fn line(words: &mut [f32], first: &[f32], _: &[f32]) {
@@ -215,10 +229,19 @@ impl Operand for Pairs {
     }
 
     fn row(words: &mut [f32], values: &[f32]) {
-        if !values.len().is_multiple_of(2) {
-            words[values.len() / 2] = 0.0;
-        }
+        words[values.len() / 2..].fill(0.0);
         halve(halves(words), values);
+    }
+
+    fn values_of_keys(dst: &mut [f32], keys: &[f32], b: usize, cap: usize, width: usize) {
+        let lines = NR / 2;
+        for c in (0..width).step_by(NR) {
+            let from = &keys[c / 2 * NR..][..(width - c).div_ceil(2).min(lines) * NR];
+            let to = &mut dst[(c / NR * Self::words(cap) + b * lines) * NR..][..lines * NR];
+            // SAFETY: a u32 slice of the same words.
+            let from = unsafe { std::slice::from_raw_parts(from.as_ptr().cast(), from.len()) };
+            turn_lines(as_u32(to), from);
+        }
     }
 
     fn line(words: &mut [f32], first: &[f32], second: &[f32]) {

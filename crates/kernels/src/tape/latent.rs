@@ -35,15 +35,12 @@ struct Inputs {
 }
 
 fn dims(h: LatentHeads) -> Dims {
-    match h.form {
-        LatentForm::Absorbed => {
-            Dims { heads: h.heads, key_heads: 1, own: h.lora, shared: h.rope, value: 0, scale: h.scale }
-        }
-        LatentForm::Mixed => {
-            let (own, value) = (h.nope, h.value);
-            Dims { heads: h.heads, key_heads: h.heads, own, shared: h.rope, value, scale: h.scale }
-        }
-    }
+    let LatentHeads { heads, rope: shared, scale, precision, .. } = h;
+    let (key_heads, own, value) = match h.form {
+        LatentForm::Absorbed => (1, h.lora, 0),
+        LatentForm::Mixed => (heads, h.nope, h.value),
+    };
+    Dims { heads, key_heads, own, shared, value, scale, precision }
 }
 
 impl Tape {

@@ -142,6 +142,7 @@ impl Decoder {
             value: d.v_head_dim,
             scale: d.softmax_scale(&self.config.rope_scaling),
             form: self.latent_form,
+            precision: self.params.precision(),
         }
     }
 
