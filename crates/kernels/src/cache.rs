@@ -17,6 +17,7 @@ use crate::params::Precision;
 use crate::scratch;
 use crate::softmax::{softmax_row, softmax_rows};
 use std::cell::RefCell;
+use std::ops::Range;
 
 /// Tokens in a cache block.
 pub const BLOCK_TOKENS: usize = NR;
@@ -232,11 +233,18 @@ impl KvCache {
         let tiled = E::tiles() && heads.query / heads.kv <= SQUARE && heads.dim.is_multiple_of(NR);
         par::ranges(others.len() * heads.kv, 8, |items| {
             scratch::kept(&STEP, |work| {
-                for item in items {
+                let mut item = items.start;
+                while item < items.end {
+                    // The heads of one span that are this task's.
                     let (i, g) = (others[item / heads.kv], item % heads.kv);
-                    match tiled && spans[i].rows == 1 {
-                        true => self.step_tiled(layer, &out, q, &spans[i], first[i], g, heads, work),
-                        false => self.attend_head::<E>(layer, &out, q, &spans[i], first[i], g, heads, work),
+                    let of_span = g..(g + items.end - item).min(heads.kv);
+                    item += of_span.len();
+                    if tiled && spans[i].rows == 1 {
+                        self.step_tiled(layer, &out, q, &spans[i], first[i], of_span, heads, work);
+                    } else {
+                        of_span.for_each(|g| {
+                            self.attend_head::<E>(layer, &out, q, &spans[i], first[i], g, heads, work);
+                        });
                     }
                 }
             });
@@ -298,7 +306,7 @@ impl KvCache {
         math::scale_rows(unsafe { out.slice(t * n * dim, n * dim) }, dim, &inverse);
     }
 
-    /// One new token of one sequence, the query heads of key/value head g through matrix tiles.
+    /// One new token of one sequence, the query heads of some key/value heads through matrix tiles.
     fn step_tiled(
         &self,
         layer: usize,
@@ -306,34 +314,43 @@ impl KvCache {
         q: &[f32],
         span: &CacheSpan,
         t: usize,
-        g: usize,
+        of: Range<usize>,
         heads: Heads,
         work: &mut Step,
     ) {
         let (shape, dim, group) = (self.shape, heads.dim, heads.query / heads.kv);
-        let keys = (span.start + 1).next_multiple_of(NR);
+        let (keys, n) = ((span.start + 1).next_multiple_of(NR), of.len() * group);
         let Step { s, q: q_words, p, blocks, .. } = work;
         blocks.clear();
         blocks.extend(span.blocks[..keys / NR].iter().map(|b| self.blocks[*b as usize].as_ptr()));
         let start = layer * shape.layer_words();
-        let (k_t, values) = (start + g * shape.key_words(), start + shape.value_start(g));
-        let base = (t * heads.query + g * group) * dim;
-        grow(s, group * keys);
-        let (left, ld) = Pairs::left(q_words, &q[base..], dim, group, dim);
-        let rows = TileRows { count: group, left, ld, words: Pairs::words(dim), out: s.as_mut_ptr(), ldc: keys };
-        // SAFETY: there are tiles; the query rows exist (asserted by the caller), blocks hold 32 keys for head g, s has `keys`
-        // for each row.
-        unsafe { decode::tile_scores(rows, blocks, k_t, values) };
-        let mut inverse = [0f32; SQUARE];
-        softmax_rows(&mut s[..group * keys], keys, span.start, heads.scale, &mut inverse);
-        let (left, ld) = Pairs::left(p, s, keys, group, keys);
-        // SAFETY: this task alone writes these heads of this row.
-        let to = unsafe { out.at(base) };
-        let rows = TileRows { left, ld, out: to, ldc: dim, ..rows };
-        // SAFETY: there is a weight for each of the blocks' keys, masked ones zero; blocks hold this layer's values.
-        unsafe { decode::tile_values(rows, blocks, (values, shape.value_words()), dim, k_t + shape.key_words()) };
+        let (k_t, values) = (|g: usize| start + g * shape.key_words(), |g: usize| start + shape.value_start(g));
+        let base = (t * heads.query + of.start * group) * dim;
+        grow(s, n * keys);
+        let (left, ld) = Pairs::left(q_words, &q[base..], dim, n, dim);
+        // What is read next is asked for: the next head's keys, and after the last one's the first one's values.
+        for (i, g) in of.clone().enumerate() {
+            let next = if g + 1 < of.end { k_t(g + 1) } else { values(of.start) };
+            let (left, out) = (left.wrapping_add(i * group * ld), s[i * group * keys..].as_mut_ptr());
+            let rows = TileRows { count: group, left, ld, words: Pairs::words(dim), out, ldc: keys };
+            // SAFETY: there are tiles; the query rows exist (asserted by the caller), blocks hold 32 keys for head g, s has `keys`
+            // for each row.
+            unsafe { decode::tile_scores(rows, blocks, k_t(g), next) };
+        }
+        let mut inverse = [0f32; MOST_HEADS];
+        softmax_rows(&mut s[..n * keys], keys, span.start, heads.scale, &mut inverse);
+        let (left, ld) = Pairs::left(p, s, keys, n, keys);
+        for (i, g) in of.enumerate() {
+            // SAFETY: this task alone writes these heads of this row.
+            let out = unsafe { out.at(base + i * group * dim) };
+            let left = left.wrapping_add(i * group * ld);
+            let rows = TileRows { count: group, left, ld, words: 0, out, ldc: dim };
+            let panels = (values(g), shape.value_words());
+            // SAFETY: there is a weight for each of the blocks' keys, masked ones zero; blocks hold this layer's values.
+            unsafe { decode::tile_values(rows, blocks, panels, dim, values(g + 1)) };
+        }
         // SAFETY: as above.
-        math::scale_rows(unsafe { out.slice(base, group * dim) }, dim, &inverse);
+        math::scale_rows(unsafe { out.slice(base, n * dim) }, dim, &inverse);
     }
 
     fn attend_head<E: Operand>(

@@ -3,7 +3,7 @@
 //! Sums add in the order of [`super::product`]: the bits are the same. What comes next is asked for ahead, because blocks
 //! come from the last-level cache.
 
-use super::{NR, SIDE, Tiles, ask, multiply};
+use super::{NR, SIDE, Tiles, ask};
 use crate::cpu::decode::TileRows;
 
 /// `out[32 b + j]` of each row: its words times key j of block b.
@@ -16,6 +16,12 @@ pub(super) unsafe fn scores<T: Tiles>(t: &mut T, rows: TileRows, blocks: &[*cons
     // SAFETY: as promised by the caller.
     unsafe {
         t.configure(count);
+        // A query of one step stays in its tiles.
+        let short = words == SIDE;
+        if short {
+            t.load::<4>(left, ld * 4);
+            t.load::<5>(left, ld * 4);
+        }
         for (b, two) in blocks.chunks(2).enumerate() {
             let (first, second) = (two[0].add(offset), two[two.len() - 1].add(offset));
             let out = out.add(2 * b * NR);
@@ -24,14 +30,14 @@ pub(super) unsafe fn scores<T: Tiles>(t: &mut T, rows: TileRows, blocks: &[*cons
             t.zero::<2>();
             t.zero::<3>();
             for k in (0..words).step_by(SIDE) {
-                multiply::<T, false>(t, [left.add(k); 2], ld, first.add(k * NR), NR);
+                if !short {
+                    t.load::<4>(left.add(k), ld * 4);
+                    t.load::<5>(left.add(k), ld * 4);
+                }
+                panel::<T, false>(t, first.add(k * NR));
                 ask(two[0].wrapping_add(next + k * NR));
                 if two.len() == 2 {
-                    t.load::<5>(left.add(k), ld * 4);
-                    t.load::<6>(second.add(k * NR), NR * 4);
-                    t.load::<7>(second.add(k * NR + SIDE), NR * 4);
-                    t.dot::<2>();
-                    t.dot::<3>();
+                    panel::<T, true>(t, second.add(k * NR));
                     ask(two[1].wrapping_add(next + k * NR));
                 }
             }
@@ -54,7 +60,7 @@ pub(super) unsafe fn values<T: Tiles>(
     t: &mut T,
     rows: TileRows,
     blocks: &[*const f32],
-    (offset, panel): (usize, usize),
+    (offset, apart): (usize, usize),
     width: usize,
     next: usize,
 ) {
@@ -69,17 +75,14 @@ pub(super) unsafe fn values<T: Tiles>(
             t.zero::<2>();
             t.zero::<3>();
             for (b, block) in blocks.iter().enumerate() {
-                let values = block.add(offset + c / NR * panel);
-                multiply::<T, false>(t, [left.add(b * SIDE); 2], ld, values, NR);
-                ask(block.wrapping_add(next + c / NR * panel));
+                let values = block.add(offset + c / NR * apart);
+                t.load::<4>(left.add(b * SIDE), ld * 4);
+                panel::<T, false>(t, values);
+                ask(block.wrapping_add(next + c / NR * apart));
                 if two {
-                    let values = values.add(panel);
                     t.load::<5>(left.add(b * SIDE), ld * 4);
-                    t.load::<6>(values, NR * 4);
-                    t.load::<7>(values.add(SIDE), NR * 4);
-                    t.dot::<2>();
-                    t.dot::<3>();
-                    ask(block.wrapping_add(next + (c / NR + 1) * panel));
+                    panel::<T, true>(t, values.add(apart));
+                    ask(block.wrapping_add(next + (c / NR + 1) * apart));
                 }
             }
             let out = out.add(c);
@@ -89,6 +92,24 @@ pub(super) unsafe fn values<T: Tiles>(
                 t.store::<2>(out.add(NR), ldc * 4);
                 t.store::<3>(out.add(NR + SIDE), ldc * 4);
             }
+        }
+    }
+}
+
+/// Sixteen pairs of the rows in tile 4 (sums 0 and 1) or, for the SECOND panel, in tile 5 (sums 2 and 3), times sixteen lines of
+/// a panel.
+#[inline(always)]
+unsafe fn panel<T: Tiles, const SECOND: bool>(t: &mut T, b: *const f32) {
+    // SAFETY: as promised by the caller: sixteen lines of 32 words.
+    unsafe {
+        t.load::<6>(b, NR * 4);
+        t.load::<7>(b.add(SIDE), NR * 4);
+        if SECOND {
+            t.dot::<2>();
+            t.dot::<3>();
+        } else {
+            t.dot::<0>();
+            t.dot::<1>();
         }
     }
 }
