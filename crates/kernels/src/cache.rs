@@ -38,6 +38,7 @@ struct Step {
     q: Vec<f32>,
     p: Vec<f32>,
     blocks: Vec<*const f32>,
+    next: Vec<*const f32>,
     chains: Vec<Chain>,
 }
 
@@ -240,7 +241,8 @@ impl KvCache {
                     let of_span = g..(g + items.end - item).min(heads.kv);
                     item += of_span.len();
                     if tiled && spans[i].rows == 1 {
-                        self.step_tiled(layer, &out, q, &spans[i], first[i], of_span, heads, work);
+                        let next = others.get(item / heads.kv).filter(|_| item < items.end).map(|i| &spans[*i]);
+                        self.step_tiled(layer, &out, q, (&spans[i], next), first[i], of_span, heads, work);
                     } else {
                         of_span.for_each(|g| {
                             self.attend_head::<E>(layer, &out, q, &spans[i], first[i], g, heads, work);
@@ -265,7 +267,7 @@ impl KvCache {
         let (n, dim, group) = (heads.query, heads.dim, heads.query / heads.kv);
         let keys = (span.start + 1).next_multiple_of(NR);
         let start = layer * self.shape.layer_words();
-        let Step { s, q: q_words, p, blocks, chains } = work;
+        let Step { s, q: q_words, p, blocks, chains, .. } = work;
         let (left, ld) = E::left(q_words, &q[t * n * dim..], dim, n, dim);
         grow(s, n * keys);
         blocks.clear();
@@ -306,13 +308,14 @@ impl KvCache {
         math::scale_rows(unsafe { out.slice(t * n * dim, n * dim) }, dim, &inverse);
     }
 
-    /// One new token of one sequence, the query heads of some key/value heads through matrix tiles.
+    /// One new token of one sequence, the query heads of some key/value heads through matrix tiles; what the next one reads first
+    /// is asked for.
     fn step_tiled(
         &self,
         layer: usize,
         out: &Shared,
         q: &[f32],
-        span: &CacheSpan,
+        (span, following): (&CacheSpan, Option<&CacheSpan>),
         t: usize,
         of: Range<usize>,
         heads: Heads,
@@ -320,15 +323,18 @@ impl KvCache {
     ) {
         let (shape, dim, group) = (self.shape, heads.dim, heads.query / heads.kv);
         let (keys, n) = ((span.start + 1).next_multiple_of(NR), of.len() * group);
-        let Step { s, q: q_words, p, blocks, .. } = work;
-        blocks.clear();
-        blocks.extend(span.blocks[..keys / NR].iter().map(|b| self.blocks[*b as usize].as_ptr()));
+        let Step { s, q: q_words, p, blocks, next, .. } = work;
+        for (list, span) in [(&mut *blocks, span), (&mut *next, following.unwrap_or(span))] {
+            list.clear();
+            let used = (span.start + 1).div_ceil(NR);
+            list.extend(span.blocks[..used].iter().map(|b| self.blocks[*b as usize].as_ptr()));
+        }
         let start = layer * shape.layer_words();
         let (k_t, values) = (|g: usize| start + g * shape.key_words(), |g: usize| start + shape.value_start(g));
         let base = (t * heads.query + of.start * group) * dim;
         grow(s, n * keys);
         let (left, ld) = Pairs::left(q_words, &q[base..], dim, n, dim);
-        // What is read next is asked for: the next head's keys, and after the last one's the first one's values.
+        // After the last head's keys come the first one's values.
         for (i, g) in of.clone().enumerate() {
             let next = if g + 1 < of.end { k_t(g + 1) } else { values(of.start) };
             let (left, out) = (left.wrapping_add(i * group * ld), s[i * group * keys..].as_mut_ptr());
@@ -340,6 +346,7 @@ impl KvCache {
         let mut inverse = [0f32; MOST_HEADS];
         softmax_rows(&mut s[..n * keys], keys, span.start, heads.scale, &mut inverse);
         let (left, ld) = Pairs::left(p, s, keys, n, keys);
+        let end = of.end;
         for (i, g) in of.enumerate() {
             // SAFETY: this task alone writes these heads of this row.
             let out = unsafe { out.at(base + i * group * dim) };
@@ -347,7 +354,8 @@ impl KvCache {
             let rows = TileRows { count: group, left, ld, words: 0, out, ldc: dim };
             let panels = (values(g), shape.value_words());
             // SAFETY: there is a weight for each of the blocks' keys, masked ones zero; blocks hold this layer's values.
-            unsafe { decode::tile_values(rows, blocks, panels, dim, values(g + 1)) };
+            let next = if g + 1 < end { (&blocks[..], values(g + 1)) } else { (&next[..], k_t(0)) };
+            unsafe { decode::tile_values(rows, blocks, panels, dim, next) };
         }
         // SAFETY: as above.
         math::scale_rows(unsafe { out.slice(base, n * dim) }, dim, &inverse);

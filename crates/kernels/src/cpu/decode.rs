@@ -87,18 +87,24 @@ pub unsafe fn tile_scores(rows: TileRows, blocks: &[*const f32], offset: usize, 
 }
 
 /// Values through matrix tiles: `out[0..width]` of each row, `width` a multiple of 32; panels of values begin at `place.0` of
-/// a block and lie `place.1` apart. Lines at `next` of each block are asked for.
+/// a block and lie `place.1` apart. Lines at `next.1` of the blocks `next.0` are asked for.
 ///
 /// # Safety
 /// As [`tile_scores`].
-pub unsafe fn tile_values(rows: TileRows, blocks: &[*const f32], place: (usize, usize), width: usize, next: usize) {
+pub unsafe fn tile_values(
+    rows: TileRows,
+    blocks: &[*const f32],
+    place: (usize, usize),
+    width: usize,
+    next: (&[*const f32], usize),
+) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: as promised by the caller.
     unsafe {
         super::amx::values(rows, blocks, place, width, next);
     }
     #[cfg(not(target_arch = "x86_64"))]
-    unreachable!("no tiles: {rows:p} {blocks:?} {place:?} {width} {next}", rows = rows.left);
+    unreachable!("no tiles: {rows:p} {blocks:?} {place:?} {width} {next:?}", rows = rows.left);
 }
 
 unsafe fn dispatch<const SCORES: bool>(

@@ -62,7 +62,7 @@ pub(super) unsafe fn values<T: Tiles>(
     blocks: &[*const f32],
     (offset, apart): (usize, usize),
     width: usize,
-    next: usize,
+    (next, ahead): (&[*const f32], usize),
 ) {
     let TileRows { count, left, ld, out, ldc, .. } = rows;
     // SAFETY: as promised by the caller.
@@ -76,13 +76,14 @@ pub(super) unsafe fn values<T: Tiles>(
             t.zero::<3>();
             for (b, block) in blocks.iter().enumerate() {
                 let values = block.add(offset + c / NR * apart);
+                let ahead = next.get(b).unwrap_or(block).wrapping_add(ahead);
                 t.load::<4>(left.add(b * SIDE), ld * 4);
                 panel::<T, false>(t, values);
-                ask(block.wrapping_add(next + c / NR * apart));
+                ask(ahead.wrapping_add(c / NR * apart));
                 if two {
                     t.load::<5>(left.add(b * SIDE), ld * 4);
                     panel::<T, true>(t, values.add(apart));
-                    ask(block.wrapping_add(next + (c / NR + 1) * apart));
+                    ask(ahead.wrapping_add((c / NR + 1) * apart));
                 }
             }
             let out = out.add(c);

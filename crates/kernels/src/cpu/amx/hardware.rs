@@ -125,7 +125,7 @@ pub(in crate::cpu) unsafe fn values(
     blocks: &[*const f32],
     place: (usize, usize),
     width: usize,
-    next: usize,
+    next: (&[*const f32], usize),
 ) {
     // SAFETY: as promised by the caller.
     unsafe { decode::values(&mut Registers, rows, blocks, place, width, next) }
