@@ -174,6 +174,8 @@ impl RewardModel {
     pub fn normalised(&self, score: f64, normalise: Normalise) -> f64 {
         match (normalise, self.info.objective) {
             (Normalise::None, _) => score,
+            // Exactly, whatever rounding says of the mean minus the mean.
+            (Normalise::Standard, Objective::Pairwise) if score <= self.lowest() => -LIMIT,
             (Normalise::Standard, Objective::Pairwise) => {
                 ((score - self.info.score_mean) / self.info.score_std).clamp(-LIMIT, LIMIT)
             }
