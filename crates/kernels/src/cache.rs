@@ -1,8 +1,9 @@
 //! Attention over a block cache of keys and values: prefill in any chunking and decoding in any batch.
 //!
 //! A block holds [`BLOCK_TOKENS`] tokens of every layer: keys as panels `[K][H][32]`, ready for the score product, values as
-//! `[K][ceil(H/32)][32][32]`; in bf16 a word holds two values of one key (`[K][H/2][32]`) or two keys' values
-//! (`[K][ceil(H/32)][16][32]`). A sequence is a list of block numbers; sequences may share blocks of a common prefix.
+//! `[K][ceil(H/32)][32][32]`; in bf16 a word holds two values of one key (`[K][words(H)][32]`) or two keys' values
+//! (`[K][ceil(H/32)][16][32]`). Words of a key that hold no value (see [`Operand::words`]) are zero since the block was made, and
+//! nobody writes them. A sequence is a list of block numbers; sequences may share blocks of a common prefix.
 
 mod latent;
 
@@ -135,6 +136,16 @@ crate::multiversion! {
     }
 }
 
+/// The row of each span's first token, and how many rows there are.
+fn first_rows(spans: &[CacheSpan]) -> (Vec<usize>, usize) {
+    let (mut first, mut rows) = (Vec::with_capacity(spans.len()), 0);
+    for span in spans {
+        first.push(rows);
+        rows += span.rows;
+    }
+    (first, rows)
+}
+
 impl KvCache {
     /// An empty cache.
     pub fn new(shape: CacheShape) -> Self {
@@ -172,6 +183,7 @@ impl KvCache {
     pub fn write(&mut self, layer: usize, k: &[f32], v: &[f32], spans: &[CacheSpan]) {
         let shape = self.shape;
         let (dim, width, base) = (shape.head_dim, shape.kv_heads * shape.head_dim, layer * shape.layer_words());
+        assert!(shape.value_dim == dim, "cached attention: values as wide as keys");
         let mut rounded = vec![0u16; 2 * width];
         let positions = spans.iter().flat_map(|s| (s.start..s.start + s.rows).map(|p| (s.blocks[p / NR], p % NR)));
         for (((block, slot), k), v) in positions.zip(k.chunks_exact(width)).zip(v.chunks_exact(width)) {
@@ -200,7 +212,12 @@ impl KvCache {
 
     /// out `[rows, N*H]` for the spans' queries q, each seeing its own sequence up to its own position.
     pub fn attend(&self, layer: usize, out: &mut [f32], q: &[f32], spans: &[CacheSpan], heads: Heads) {
-        assert!(heads.precision == self.shape.precision, "cached attention: the cache is in the model's numbers");
+        let CacheShape { kv_heads, head_dim, value_dim, precision, .. } = self.shape;
+        assert!(
+            (heads.kv, heads.dim, heads.value, heads.dim) == (kv_heads, head_dim, value_dim, value_dim),
+            "cached attention: heads as wide as the cache's, values as wide as keys"
+        );
+        assert!(heads.precision == precision, "cached attention: the cache is in the model's numbers");
         match heads.precision {
             Precision::F32 => self.attend_in::<Singles>(layer, out, q, spans, heads),
             Precision::Bf16 | Precision::Fp8 => self.attend_in::<Pairs>(layer, out, q, spans, heads),
@@ -208,12 +225,7 @@ impl KvCache {
     }
 
     fn attend_in<E: Operand>(&self, layer: usize, out: &mut [f32], q: &[f32], spans: &[CacheSpan], heads: Heads) {
-        let mut first = Vec::with_capacity(spans.len());
-        let mut t = 0;
-        for span in spans {
-            first.push(t);
-            t += span.rows;
-        }
+        let (first, t) = first_rows(spans);
         assert!(q.len() == t * heads.query * heads.dim && out.len() == q.len(), "cached attention: shapes");
         assert!(heads.query <= MOST_HEADS, "cached attention: heads");
         let out = Shared::new(out);
@@ -324,10 +336,10 @@ impl KvCache {
         let (shape, dim, group) = (self.shape, heads.dim, heads.query / heads.kv);
         let (keys, n) = ((span.start + 1).next_multiple_of(NR), of.len() * group);
         let Step { s, q: q_words, p, blocks, next, .. } = work;
-        for (list, span) in [(&mut *blocks, span), (&mut *next, following.unwrap_or(span))] {
+        for (list, span) in [(&mut *blocks, Some(span)), (&mut *next, following)] {
             list.clear();
-            let used = (span.start + 1).div_ceil(NR);
-            list.extend(span.blocks[..used].iter().map(|b| self.blocks[*b as usize].as_ptr()));
+            let used = span.map_or(&[][..], |span| &span.blocks[..(span.start + 1).div_ceil(NR)]);
+            list.extend(used.iter().map(|b| self.blocks[*b as usize].as_ptr()));
         }
         let start = layer * shape.layer_words();
         let (k_t, values) = (|g: usize| start + g * shape.key_words(), |g: usize| start + shape.value_start(g));
@@ -338,10 +350,10 @@ impl KvCache {
         for (i, g) in of.clone().enumerate() {
             let next = if g + 1 < of.end { k_t(g + 1) } else { values(of.start) };
             let (left, out) = (left.wrapping_add(i * group * ld), s[i * group * keys..].as_mut_ptr());
-            let rows = TileRows { count: group, left, ld, words: Pairs::words(dim), out, ldc: keys };
+            let rows = TileRows { count: group, left, ld, out, ldc: keys };
             // SAFETY: there are tiles; the query rows exist (asserted by the caller), blocks hold 32 keys for head g, s has `keys`
             // for each row.
-            unsafe { decode::tile_scores(rows, blocks, k_t(g), next) };
+            unsafe { decode::tile_scores(rows, Pairs::words(dim), blocks, k_t(g), next) };
         }
         let mut inverse = [0f32; MOST_HEADS];
         softmax_rows(&mut s[..n * keys], keys, span.start, heads.scale, &mut inverse);
@@ -351,10 +363,10 @@ impl KvCache {
             // SAFETY: this task alone writes these heads of this row.
             let out = unsafe { out.at(base + i * group * dim) };
             let left = left.wrapping_add(i * group * ld);
-            let rows = TileRows { count: group, left, ld, words: 0, out, ldc: dim };
+            let rows = TileRows { count: group, left, ld, out, ldc: dim };
             let panels = (values(g), shape.value_words());
-            // SAFETY: there is a weight for each of the blocks' keys, masked ones zero; blocks hold this layer's values.
             let next = if g + 1 < end { (&blocks[..], values(g + 1)) } else { (&next[..], k_t(0)) };
+            // SAFETY: there is a weight for each of the blocks' keys, masked ones zero; blocks hold this layer's values.
             unsafe { decode::tile_values(rows, blocks, panels, dim, next) };
         }
         // SAFETY: as above.

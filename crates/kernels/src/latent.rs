@@ -9,8 +9,8 @@
 pub mod absorb;
 pub mod packed;
 
-use crate::attention::forward_rows;
-use crate::cpu::gemm::{Extent, Left, NR, Start};
+use crate::attention::{TALL_TILE, forward_rows};
+use crate::cpu::gemm::{Extent, Left, NR, Right, Start};
 use crate::cpu::math;
 use crate::cpu::operand::{Operand, grow};
 use crate::params::Precision;
@@ -65,9 +65,6 @@ impl LatentHeads {
     }
 }
 
-/// Most rows of a tile of queries.
-const MOST_ROWS: usize = 64;
-
 /// One head's queries, `rows` of them.
 pub(crate) struct Queries<'a> {
     /// From the first query on; rows lie `ld` apart.
@@ -111,7 +108,7 @@ pub(crate) unsafe fn attend<E: Operand>(
             // SAFETY: as promised by the caller; s has `height` rows of cap >= seen.
             unsafe { E::gemm(e, a, *panel, NR, s[b * NR..].as_mut_ptr(), cap, Start::Zero) };
         }
-        let mut inverse = [0f32; MOST_ROWS];
+        let mut inverse = [0f32; TALL_TILE];
         E::room(p, rows, seen);
         for i in 0..rows {
             let row = &mut s[i * cap..i * cap + seen];
@@ -120,14 +117,10 @@ pub(crate) unsafe fn attend<E: Operand>(
         }
         let (left, ld) = E::placed(p, s, cap, rows, seen);
         let a = Left { base: left, row: ld, outer: 0, inner: 1 };
-        for c in (0..value).step_by(NR) {
-            let e = Extent { m: rows, outer: 1, inner: E::words(seen), n: (value - c).min(NR) };
-            // SAFETY: as promised by the caller; there is a weight for each key, masked ones zero.
-            unsafe {
-                let values = values.add(c * E::words(cap));
-                E::gemm(e, a, values, NR, out.add(r0 * out_ld + c), out_ld, Start::Zero);
-            }
-        }
+        let e = Extent { m: rows, outer: 1, inner: E::words(seen), n: value };
+        let b = Right { base: values, panel: E::words(cap) * NR, ld: NR };
+        // SAFETY: as promised by the caller; there is a weight for each key, masked ones zero.
+        unsafe { E::wide(e, a, b, out.add(r0 * out_ld), out_ld, Start::Zero) };
         for (i, inverse) in inverse.iter().enumerate().take(rows) {
             // SAFETY: as above.
             math::scale(unsafe { std::slice::from_raw_parts_mut(out.add((r0 + i) * out_ld), value) }, *inverse);

@@ -338,7 +338,7 @@ impl Tape {
         self.record(|| Op::Rope { x, rope: rope.clone(), positions: positions.clone() });
     }
 
-    /// Attention `[T, N*H]`. Only the packed form can be played backwards.
+    /// Attention `[T, N*H]`, with values as wide as keys. Only the packed form can be played backwards.
     pub fn attention(&mut self, q: Var, k: Var, v: Var, layer: usize, attend: &mut Attend, heads: Heads) -> Var {
         let mut out = self.take(self.value(q).len(), false);
         match attend {

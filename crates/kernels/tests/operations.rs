@@ -278,6 +278,44 @@ fn cached_attention_has_the_bits_of_the_packed_form_in_any_chunking() {
 }
 
 #[test]
+fn sequences_have_the_same_bits_in_one_call_and_alone() {
+    for precision in [Precision::F32, Precision::Bf16] {
+        let h = Heads { query: 8, kv: 4, dim: 32, value: 32, scale: 0.25, precision };
+        let shape = CacheShape { layers: 1, kv_heads: 4, head_dim: 32, value_dim: 32, precision };
+        let mut cache = KvCache::new(shape);
+        // (where they begin, new tokens): steps of one token between a prompt and a piece of one.
+        let sequences: [(usize, usize); 7] = [(40, 1), (0, 33), (95, 1), (31, 1), (64, 7), (0, 1), (130, 1)];
+        let blocks: Vec<Vec<u32>> = sequences
+            .iter()
+            .map(|(start, rows)| (0..(start + rows).div_ceil(32)).map(|_| cache.grow()).collect())
+            .collect();
+        for (i, ((start, _), blocks)) in sequences.iter().zip(&blocks).enumerate() {
+            let past = [CacheSpan { rows: *start, start: 0, blocks }];
+            let (k, v) = (noise(start * 128, 30 + i as u64), noise(start * 128, 40 + i as u64));
+            cache.write(0, &k, &v, &past);
+        }
+        let spans: Vec<CacheSpan> =
+            sequences.iter().zip(&blocks).map(|(&(start, rows), blocks)| CacheSpan { rows, start, blocks }).collect();
+        let rows: usize = spans.iter().map(|s| s.rows).sum();
+        let (q, k, v) = (noise(rows * 256, 50), noise(rows * 128, 51), noise(rows * 128, 52));
+        cache.write(0, &k, &v, &spans);
+        let mut together = vec![0.0; q.len()];
+        cache.attend(0, &mut together, &q, &spans, h);
+        let mut serial = vec![0.0; q.len()];
+        aha_kernels::par::serial(|| cache.attend(0, &mut serial, &q, &spans, h));
+        assert_eq!(together, serial, "{precision:?}: threads");
+        let mut t = 0;
+        for (i, span) in spans.iter().enumerate() {
+            let own = t * 256..(t + span.rows) * 256;
+            let mut alone = vec![0.0; own.len()];
+            cache.attend(0, &mut alone, &q[own.clone()], &[*span], h);
+            assert!(alone == together[own] && alone.iter().any(|x| *x != 0.0), "{precision:?}: sequence {i} alone");
+            t += span.rows;
+        }
+    }
+}
+
+#[test]
 fn log_probabilities_entropies_and_gradients_equal_reference() {
     for (m, d, vocab, temperature) in [(4, 5, 37, 1.0f32), (3, 8, 64, 0.6)] {
         let (h, w) = (noise(m * d, 23), noise(vocab * d, 24));

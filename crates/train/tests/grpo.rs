@@ -168,7 +168,8 @@ fn first_ratios_are_one_and_sampler_equals_trainer() {
 
 #[test]
 fn first_ratios_are_one_with_experts_latents_and_drafts_too() {
-    for (precision, speculative) in [(Precision::F32, false), (Precision::Bf16, false), (Precision::Bf16, true)] {
+    let plain = [Precision::F32, Precision::Bf16, Precision::Fp8].map(|precision| (precision, false));
+    for (precision, speculative) in plain.into_iter().chain([(Precision::Bf16, true)]) {
         let folder = tempfile::tempdir().unwrap();
         let mut watch = Watch::default();
         let engine = EngineConfig { speculative, ..EngineConfig::default() };

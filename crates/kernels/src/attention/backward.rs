@@ -1,6 +1,6 @@
 //! The backward of attention: probabilities are made again from what the forward kept of each row.
 
-use super::{Heads, TALL_TILE, TILE, each_group, key_groups, probabilities, row_dots, scores};
+use super::{Heads, TALL_TILE, scores};
 use crate::cpu::gemm::{Extent, Left, NR, Right, Start};
 use crate::cpu::math::{self, SQUARE};
 use crate::cpu::operand::{Operand, Pairs, Singles, grow};
@@ -14,9 +14,36 @@ thread_local! {
     static BACKWARD: RefCell<Scratch> = RefCell::new(Scratch::default());
 }
 
+/// Query rows of a tile without them.
+const TILE: usize = 48;
+
 /// Query rows of a tile, whose sums over them are added tile by tile.
 fn tile_rows<E: Operand>() -> usize {
     if E::tiles() { TALL_TILE } else { TILE }
+}
+
+/// The rows of a tile, whose first one is at position `r0`, in groups that see equally many blocks of keys: (first row, rows,
+/// keys). Sums over what they do not see would be sums of zeros.
+fn groups(r0: usize, rows: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+    (r0 / NR..(r0 + rows).div_ceil(NR)).map(move |b| {
+        let (first, end) = ((b * NR).max(r0) - r0, ((b + 1) * NR).min(r0 + rows) - r0);
+        (first, end - first, (b + 1) * NR)
+    })
+}
+
+/// The keys of a tile, below `keys`, with the rows that sums over rows can leave out: (first key, keys, rows skipped). All rows
+/// for the first row's block and those before it; for a later block those that see any of it.
+fn key_groups(r0: usize, keys: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+    let all = (r0 / NR + 1) * NR;
+    std::iter::once((0, all, 0)).chain((all..keys).step_by(NR).map(move |from| (from, NR, from - r0)))
+}
+
+/// [`groups`], or all rows at once where matrix tiles take them.
+fn each_group<E: Operand>(r0: usize, rows: usize, mut work: impl FnMut(usize, usize, usize)) {
+    match E::tiles() {
+        true => work(0, rows, (r0 + rows).next_multiple_of(NR)),
+        false => groups(r0, rows).for_each(|(first, rows, keys)| work(first, rows, keys)),
+    }
 }
 
 /// Gradients d_q `[T, N*H]`, d_k `[T, K*H]` and d_v `[T, K*V]`, or += with `add`; probabilities are made again from `stats`.
@@ -59,7 +86,10 @@ fn backward_in<E: Operand>(
             && d_v.len() == v.len()
             && d_out.len() == out.len()
             && out.len() == seg.tokens() * n * value
-            && q.len() == seg.tokens() * n * dim,
+            && q.len() == seg.tokens() * n * dim
+            && k.len() == seg.tokens() * kv * dim
+            && v.len() == seg.tokens() * kv * value
+            && stats.len() == seg.tokens() * n * 2,
         "attention backward: shapes"
     );
     // What a continuation adds to the gradients of the tokens before it, added up at the end in the sequences' order.
@@ -269,6 +299,53 @@ impl Scratch {
                 }
             }
             std::mem::swap(d, &mut self.turned);
+        }
+    }
+}
+
+crate::multiversion! {
+    /// Dot products of rows `ld` apart, `dim` wide, each as [`math::dot`].
+    fn row_dots<S>(out: &mut [f32], x: &[f32], y: &[f32], ld: usize, dim: usize) -> () {
+        for (i, out) in out.iter_mut().enumerate() {
+            // SAFETY: the instruction set was detected.
+            *out = unsafe { math::dot_in::<S>(&x[i * ld..i * ld + dim], &y[i * ld..i * ld + dim]) };
+        }
+    }
+}
+
+crate::multiversion! {
+    /// p <- soft-max probabilities of raw scores p; d_s <- p (d_p - delta) scale.
+    fn probabilities(p: &mut [f32], d_s: &mut [f32], max: f32, inverse: f32, delta: f32, scale: f32) -> () {
+        for (p, d) in p.iter_mut().zip(d_s.iter_mut()) {
+            *p = math::exp((*p - max) * scale) * inverse;
+            *d = *p * (*d - delta) * scale;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_all_rows_of_a_tile_with_just_the_blocks_they_see() {
+        for (r0, rows) in [(0, 1), (0, 48), (48, 48), (96, 5), (31, 2), (64, 64), (70, 33)] {
+            let mut next = 0;
+            for (first, count, keys) in groups(r0, rows) {
+                assert!(first == next && count > 0, "{r0} {rows}");
+                assert!(
+                    (first..first + count).all(|i| (r0 + i + 1).next_multiple_of(NR) == keys),
+                    "{r0} {rows} {keys}"
+                );
+                next = first + count;
+            }
+            assert_eq!(next, rows, "{r0}");
+            let (all, mut next) = ((r0 + rows).next_multiple_of(NR), 0);
+            for (first, count, skipped) in key_groups(r0, all) {
+                assert!(first == next && (0..skipped).all(|i| r0 + i < first), "{r0} {rows}: a skipped row sees a key");
+                next = first + count;
+            }
+            assert_eq!(next, all, "{r0}");
         }
     }
 }

@@ -1,10 +1,10 @@
 //! The cache of latent attention: per token and layer the normalised latent and the rotated key, `lora + rope` numbers and
 //! nothing else. Queries come absorbed.
 //!
-//! A block holds `[lora + rope][32]`, in bf16 `[(lora + rope)/2][32]` words of two neighbours, ready for the score product. The
+//! A block holds `[lora + rope][32]`, in bf16 `[words(lora + rope)][32]` words of two neighbours, ready for the score product. The
 //! value of a token is its latent: the first rows of a block, transposed into scratch when they are read.
 
-use super::{CacheSpan, KvCache, MANY_ROWS, NR};
+use super::{CacheShape, CacheSpan, KvCache, MANY_ROWS, NR, first_rows};
 use crate::cpu::bf16::halve;
 use crate::cpu::decode::{self, Chain};
 use crate::cpu::math;
@@ -89,7 +89,9 @@ impl KvCache {
             q.len() == rows * d.heads * d.absorbed() && ctx.len() == rows * d.heads * d.lora,
             "latent attention over a cache: shapes"
         );
-        assert!(d.precision == self.shape.precision, "latent attention: the cache is in the model's numbers");
+        let CacheShape { kv_heads, head_dim, precision, .. } = self.shape;
+        assert!((kv_heads, head_dim) == (1, d.absorbed()), "latent attention: heads as wide as the cache's");
+        assert!(d.precision == precision, "latent attention: the cache is in the model's numbers");
         match d.precision {
             Precision::F32 => self.latent_spans::<Singles>(layer, ctx, q, spans, d),
             Precision::Bf16 | Precision::Fp8 => self.latent_spans::<Pairs>(layer, ctx, q, spans, d),
@@ -97,12 +99,7 @@ impl KvCache {
     }
 
     fn latent_spans<E: Operand>(&self, layer: usize, ctx: &mut [f32], q: &[f32], spans: &[CacheSpan], d: LatentHeads) {
-        let mut first = Vec::with_capacity(spans.len());
-        let mut t = 0;
-        for span in spans {
-            first.push(t);
-            t += span.rows;
-        }
+        let (first, _) = first_rows(spans);
         let out = Shared::new(ctx);
         par::ranges(spans.len(), 1, |items| {
             scratch::kept(&WORK, |work| {

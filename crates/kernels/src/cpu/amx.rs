@@ -127,13 +127,15 @@ unsafe fn group<T: Tiles>(
     chain: bool,
     touched: (*mut f32, usize, usize),
 ) {
+    // No other group of rows reads the panel, and its lines lie side by side.
+    let once = e.m <= 2 * SIDE && b.ld == NR;
     // SAFETY: as promised by the caller.
     unsafe {
-        match (rows > SIDE, e.m > 2 * SIDE || b.ld != NR) {
-            (true, true) => sums::<T, true, false>(t, e, at, b.base, b.ld, chain, touched),
-            (true, false) => sums::<T, true, true>(t, e, at, b.base, b.ld, chain, touched),
-            (false, true) => sums::<T, false, false>(t, e, at, b.base, b.ld, chain, touched),
-            (false, false) => sums::<T, false, true>(t, e, at, b.base, b.ld, chain, touched),
+        match (rows > SIDE, once) {
+            (true, false) => sums::<T, true, false>(t, e, at, b.base, b.ld, chain, touched),
+            (true, true) => sums::<T, true, true>(t, e, at, b.base, b.ld, chain, touched),
+            (false, false) => sums::<T, false, false>(t, e, at, b.base, b.ld, chain, touched),
+            (false, true) => sums::<T, false, true>(t, e, at, b.base, b.ld, chain, touched),
         }
     }
 }
@@ -156,7 +158,7 @@ unsafe fn add_row(to: *mut f32, from: *const f32, n: usize) {
 
 /// The sums of one or TWO tiles of rows with a panel; `chain` goes on with those in memory. The lines of the next sums,
 /// `touched`, are asked for on the way: their latency is longer than a product of 32 rows. A panel that is read ONCE comes from
-/// far away, so that its next lines, and after them the next panel's, are asked for, too.
+/// far away, so that its next lines, and after them those that lie behind it (of weights, the next panel), are asked for, too.
 #[inline(always)]
 unsafe fn sums<T: Tiles, const TWO: bool, const ONCE: bool>(
     t: &mut T,

@@ -63,27 +63,25 @@ pub struct TileRows {
     pub left: *const f32,
     /// Distance between rows of the left side.
     pub ld: usize,
-    /// Words of a query, a multiple of 16.
-    pub words: usize,
     /// Scores or output, rows `ldc` apart.
     pub out: *mut f32,
     /// Distance between rows of the results.
     pub ldc: usize,
 }
 
-/// Scores through matrix tiles: `out[32 b + j]` of each row; keys begin at `offset` of a block. Lines at `next` of each block
+/// Scores of queries of `words` words, a multiple of 16, through matrix tiles: `out[32 b + j]` of each row; keys begin at `offset` of a block. Lines at `next` of each block
 /// are asked for.
 ///
 /// # Safety
 /// [`super::gemm::bf16_tiles`] must be true, rows and blocks readable and writable as far as named.
-pub unsafe fn tile_scores(rows: TileRows, blocks: &[*const f32], offset: usize, next: usize) {
+pub unsafe fn tile_scores(rows: TileRows, words: usize, blocks: &[*const f32], offset: usize, next: usize) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: as promised by the caller.
     unsafe {
-        super::amx::scores(rows, blocks, offset, next);
+        super::amx::scores(rows, words, blocks, offset, next);
     }
     #[cfg(not(target_arch = "x86_64"))]
-    unreachable!("no tiles: {rows:p} {blocks:?} {offset} {next}", rows = rows.left);
+    unreachable!("no tiles: {rows:p} {words} {blocks:?} {offset} {next}", rows = rows.left);
 }
 
 /// Values through matrix tiles: `out[0..width]` of each row, `width` a multiple of 32; panels of values begin at `place.0` of

@@ -238,9 +238,7 @@ impl Operand for Pairs {
         for c in (0..width).step_by(NR) {
             let from = &keys[c / 2 * NR..][..(width - c).div_ceil(2).min(lines) * NR];
             let to = &mut dst[(c / NR * Self::words(cap) + b * lines) * NR..][..lines * NR];
-            // SAFETY: a u32 slice of the same words.
-            let from = unsafe { std::slice::from_raw_parts(from.as_ptr().cast(), from.len()) };
-            turn_lines(as_u32(to), from);
+            turn_lines(as_u32(to), as_whole(from));
         }
     }
 
@@ -269,6 +267,12 @@ pub fn halves_of(words: &[f32]) -> &[u16] {
 pub fn as_f32(words: &mut [u32]) -> &mut [f32] {
     // SAFETY: same size and alignment, every bit pattern is valid for both.
     unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), words.len()) }
+}
+
+/// Words as whole numbers, to be read.
+pub fn as_whole(words: &[f32]) -> &[u32] {
+    // SAFETY: as above.
+    unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), words.len()) }
 }
 
 /// Words as whole numbers.

@@ -1,5 +1,5 @@
 //! The per-head products of the absorbed form: `q_lat = W_UK^T q_nope` before the attention, `o = W_UV ctx` after it, and
-//! their backwards. They always run in f32: they are part of the attention, which does too.
+//! their backwards. They always run in f32; what they give is rounded where the attention is in bf16.
 //!
 //! The up-projection `[N*(nope + value), lora]` is stored as panels of 32 rows. One product reads its rows as they lie
 //! ([`Side::Out`], sums over lora), the other one across them ([`Side::In`], sums over rows). Panels that do not begin at a head

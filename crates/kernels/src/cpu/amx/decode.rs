@@ -11,8 +11,15 @@ use crate::cpu::decode::TileRows;
 /// # Safety
 /// As [`crate::cpu::decode::tile_scores`]; the tile instructions must work here.
 #[inline(always)]
-pub(super) unsafe fn scores<T: Tiles>(t: &mut T, rows: TileRows, blocks: &[*const f32], offset: usize, next: usize) {
-    let TileRows { count, left, ld, words, out, ldc } = rows;
+pub(super) unsafe fn scores<T: Tiles>(
+    t: &mut T,
+    rows: TileRows,
+    words: usize,
+    blocks: &[*const f32],
+    offset: usize,
+    next: usize,
+) {
+    let TileRows { count, left, ld, out, ldc } = rows;
     // SAFETY: as promised by the caller.
     unsafe {
         t.configure(count);
@@ -64,7 +71,7 @@ pub(super) unsafe fn values<T: Tiles>(
     width: usize,
     (next, ahead): (&[*const f32], usize),
 ) {
-    let TileRows { count, left, ld, out, ldc, .. } = rows;
+    let TileRows { count, left, ld, out, ldc } = rows;
     // SAFETY: as promised by the caller.
     unsafe {
         t.configure(count);
@@ -76,14 +83,18 @@ pub(super) unsafe fn values<T: Tiles>(
             t.zero::<3>();
             for (b, block) in blocks.iter().enumerate() {
                 let values = block.add(offset + c / NR * apart);
-                let ahead = next.get(b).unwrap_or(block).wrapping_add(ahead);
+                let ahead = next.get(b).map(|block| block.wrapping_add(ahead));
                 t.load::<4>(left.add(b * SIDE), ld * 4);
                 panel::<T, false>(t, values);
-                ask(ahead.wrapping_add(c / NR * apart));
+                if let Some(ahead) = ahead {
+                    ask(ahead.wrapping_add(c / NR * apart));
+                }
                 if two {
                     t.load::<5>(left.add(b * SIDE), ld * 4);
                     panel::<T, true>(t, values.add(apart));
-                    ask(ahead.wrapping_add((c / NR + 1) * apart));
+                    if let Some(ahead) = ahead {
+                        ask(ahead.wrapping_add((c / NR + 1) * apart));
+                    }
                 }
             }
             let out = out.add(c);

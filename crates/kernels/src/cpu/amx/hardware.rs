@@ -112,9 +112,9 @@ pub(in crate::cpu) unsafe fn gemm(e: Extent, a: Left, b: Right, c: *mut f32, ldc
 /// # Safety
 /// As [`decode::scores`]; [`available`] must be true.
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-pub(in crate::cpu) unsafe fn scores(rows: TileRows, blocks: &[*const f32], offset: usize, next: usize) {
+pub(in crate::cpu) unsafe fn scores(rows: TileRows, words: usize, blocks: &[*const f32], offset: usize, next: usize) {
     // SAFETY: as promised by the caller.
-    unsafe { decode::scores(&mut Registers, rows, blocks, offset, next) }
+    unsafe { decode::scores(&mut Registers, rows, words, blocks, offset, next) }
 }
 
 /// # Safety

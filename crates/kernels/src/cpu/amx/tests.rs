@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::cpu::bf16::{pair_rows, round};
+use crate::cpu::decode::TileRows;
 use std::ops::Range;
 
 /// Tiles in plain Rust.
@@ -141,6 +142,57 @@ fn every_shape_is_covered_and_chains_cut_at_whole_tiles_keep_their_bits(product:
             case.run(product, &mut cut, 0..m, SIDE..case.pairs, Start::Chain);
             assert_eq!(whole, cut);
         }
+    }
+}
+
+/// Scores and values of decoding are those of products of the same words, to the bit.
+#[test]
+fn emulated_tiles_give_the_products_of_decoding() {
+    let words = |n: usize, seed: u64| -> Vec<f32> {
+        let rows = crate::linear::tests::noise(2 * n, seed);
+        let mut out = vec![0u32; n + 1];
+        pair_rows(&mut out, n + 1, &rows, 2 * n);
+        out[..n].iter().copied().map(f32::from_bits).collect()
+    };
+    for (heads, dim, blocks) in [(2, 32, 1), (2, 32, 5), (1, 96, 4), (16, 64, 3), (3, 128, 2)] {
+        let (pairs, panels, gap) = (dim / 2, dim / NR, 64);
+        // A block: keys `[pairs][32]`, a gap, panels of values `[16][32]`.
+        let room = pairs * NR + gap + panels * SIDE * NR;
+        let all = words(blocks * room, 1);
+        let list: Vec<*const f32> = all.chunks_exact(room).map(<[f32]>::as_ptr).collect();
+        let (q, weights) = (words(heads * pairs, 2), words(heads * blocks * SIDE, 3));
+        let t = &mut Emulated::default();
+        let (keys, mut scores) = (blocks * NR, vec![0f32; heads * blocks * NR]);
+        let rows = TileRows { count: heads, left: q.as_ptr(), ld: pairs, out: scores.as_mut_ptr(), ldc: keys };
+        // SAFETY: the buffers have the sizes that the rows and the blocks name.
+        unsafe { decode::scores(t, rows, pairs, &list, 0, gap) };
+        let mut values = vec![0f32; heads * dim];
+        let (left, ld) = (weights.as_ptr(), blocks * SIDE);
+        let rows = TileRows { count: heads, left, ld, out: values.as_mut_ptr(), ldc: dim };
+        let at = pairs * NR + gap;
+        // SAFETY: as above; of three blocks one is followed.
+        unsafe { decode::values(t, rows, &list, (at, SIDE * NR), dim, (&list[..1], 0)) };
+        for (b, block) in all.chunks_exact(room).enumerate() {
+            let mut want = vec![0f32; heads * NR];
+            let e = Extent { m: heads, outer: 1, inner: pairs, n: NR };
+            let left = Left { base: q.as_ptr(), row: pairs, outer: 0, inner: 1 };
+            let right = Right { base: block.as_ptr(), panel: 0, ld: NR };
+            // SAFETY: as above.
+            unsafe { emulated(e, left, right, want.as_mut_ptr(), NR, Start::Zero) };
+            for (h, want) in want.chunks_exact(NR).enumerate() {
+                assert_eq!(scores[h * keys + b * NR..][..NR], *want, "{heads} {dim} {blocks}: scores of block {b}");
+            }
+        }
+        let mut want = vec![0f32; heads * dim];
+        for (b, block) in all.chunks_exact(room).enumerate() {
+            let e = Extent { m: heads, outer: 1, inner: SIDE, n: dim };
+            let left = Left { base: weights[b * SIDE..].as_ptr(), row: blocks * SIDE, outer: 0, inner: 1 };
+            let right = Right { base: block[at..].as_ptr(), panel: SIDE * NR, ld: NR };
+            let start = if b == 0 { Start::Zero } else { Start::Chain };
+            // SAFETY: as above.
+            unsafe { emulated(e, left, right, want.as_mut_ptr(), dim, start) };
+        }
+        assert!(values == want && values.iter().any(|x| *x != 0.0), "{heads} {dim} {blocks}: values");
     }
 }
 
