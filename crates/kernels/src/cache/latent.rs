@@ -73,7 +73,7 @@ impl KvCache {
                 Precision::F32 => block[i * NR],
                 Precision::Bf16 | Precision::Fp8 => {
                     let word = block[i / 2 * NR].to_bits();
-                    f32::from_bits(if i % 2 == 0 { word << 16 } else { word & 0xffff_0000 })
+                    f32::from_bits(if i.is_multiple_of(2) { word << 16 } else { word & 0xffff_0000 })
                 }
             };
             latent[t * lora..][..lora].iter_mut().enumerate().for_each(|(i, x)| *x = value(i));
