@@ -2,8 +2,8 @@
 //!
 //! A block holds [`BLOCK_TOKENS`] tokens of every layer: keys as panels `[K][H][32]`, ready for the score product, values as
 //! `[K][ceil(H/32)][32][32]`; in bf16 a word holds two values of one key (`[K][words(H)][32]`) or two keys' values
-//! (`[K][ceil(H/32)][16][32]`). Words of a key that hold no value (see [`Operand::words`]) are zero since the block was made, and
-//! nobody writes them. A sequence is a list of block numbers; sequences may share blocks of a common prefix.
+//! (`[K][ceil(H/32)][16][32]`). Words of a key that hold no value (see [`Operand::words`]) are zero from the block's beginning,
+//! and nothing else is written there. A sequence is a list of block numbers; sequences may share blocks of a common prefix.
 
 mod latent;
 
