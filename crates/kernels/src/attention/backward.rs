@@ -14,7 +14,7 @@ thread_local! {
     static BACKWARD: RefCell<Scratch> = RefCell::new(Scratch::default());
 }
 
-/// Query rows of a tile without them.
+/// Query rows of a tile where no matrix tiles run.
 const TILE: usize = 48;
 
 /// Query rows of a tile, whose sums over them are added tile by tile.
