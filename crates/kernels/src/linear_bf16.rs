@@ -9,7 +9,7 @@ mod gradient;
 pub use gradient::{WeightTarget, backward_weight, backward_weights};
 
 use crate::cpu::bf16::{interleave, pair_rows, turn_lines};
-use crate::cpu::gemm::{Extent, LINE, Left, NR, Next, Right, Start, bf16_tiles, gemm_bf16_wide, written};
+use crate::cpu::gemm::{Extent, LINE, Left, NR, Next, Out, Right, Start, bf16_tiles, gemm_bf16_wide, written};
 use crate::cpu::math::SQUARE;
 use crate::cpu::operand::{as_f32, as_u32, halves};
 use crate::par::{self, Shared};
@@ -331,6 +331,7 @@ fn products(targets: &[Target], x: Rows, k: usize, pairs: usize, start: Start) {
     let (all, x) = (m, LeftRows::new(x, k, pairs));
     let count: usize = targets.iter().map(|t| t.n.div_ceil(NR)).sum();
     let Blocks { unit, rows: block, panels: most } = Blocks::new(pairs, x.ld);
+    let tiles = bf16_tiles();
     let past = targets.iter().any(|t| t.start(all, start) == Start::Past);
     let run = |rows: Range<usize>, cols: Range<usize>| {
         with_scratch(&ROWS, if x.direct { 0 } else { block.min(rows.len()) * x.ld }, |scratch| {
@@ -349,10 +350,15 @@ fn products(targets: &[Target], x: Rows, k: usize, pairs: usize, start: Start) {
                         let base = panels[p * pairs * NR..].as_ptr().cast();
                         let b = Right { base, panel: pairs * NR, ld: NR };
                         let next = if p + most < end { &panels[(p + most) * pairs * NR..] } else { after };
-                        let next = Next::from(&next[..next.len().min(pairs * NR)]);
+                        // Tiles ask for the next sums, and for weights that are read once; more of it makes them slower.
+                        let wanted = if tiles { 0 } else { next.len().min(pairs * NR) };
+                        let next = Next::from(&next[..wanted]);
                         // SAFETY: `a` has m rows of at least `pairs` words, the panels exist (asserted); tasks own disjoint
                         // rows or columns.
-                        unsafe { gemm_bf16_wide(e, a, b, out.at(r * row + from + p * NR), *row, start, next) };
+                        unsafe {
+                            let c = Out { base: out.at(r * row + from + p * NR), row: *row, panel: NR };
+                            gemm_bf16_wide(e, a, b, c, start, next);
+                        }
                     }
                     first += own;
                 }

@@ -9,7 +9,7 @@
 //! path, and AMX stays off where they differ. Setting the shapes of tiles takes as long as twenty products of tiles, so a
 //! thread keeps them: all tiles are of full height unless the product itself has fewer rows.
 
-use super::gemm::{Extent, Left, NR, Right, Start, prefetch};
+use super::gemm::{Extent, Left, NR, Next, Out, Right, Start, prefetch, prefetch_far};
 use std::mem::MaybeUninit;
 
 /// Rows of a tile, and sums in one of its rows.
@@ -48,37 +48,48 @@ struct Rows {
 /// # Safety
 /// As `gemm_bf16_wide`; the tile instructions must work here.
 #[inline(always)]
-unsafe fn product<T: Tiles>(t: &mut T, e: Extent, a: Left, b: Right, c: *mut f32, ldc: usize, start: Start) {
-    let height = e.m.min(SIDE);
+unsafe fn product<T: Tiles>(t: &mut T, e: Extent, a: Left, b: Right, out: Out, start: Start, next: Next) {
+    let (height, panels, steps) = (e.m.min(SIDE), e.n.div_ceil(NR), e.inner / SIDE);
     // SAFETY: the tiles work (promised by the caller).
     unsafe { t.configure(height) };
+    // Of the next lines each step asks for its share.
+    let (mut next, share) = (next, next.lines().div_ceil((e.m.div_ceil(2 * SIDE) * panels * steps).max(1)));
     for r in (0..e.m).step_by(2 * SIDE) {
         let rows = (e.m - r).min(2 * SIDE);
         // Tiles of full height: the last one of many rows begins at rows that have been computed, whose sums it repeats.
         let tops = [r.min(e.m - height), (r + SIDE).min(e.m - height)];
-        for j in (0..e.n).step_by(NR) {
+        for j in 0..panels {
             // SAFETY: rows r..r + rows and, of more than sixteen, the sixteen before the last exist in A and C, and so does
             // the panel.
             unsafe {
-                let (b, c) = (Right { base: b.base.add(j / NR * b.panel), ..b }, c.add(j));
+                let e = Extent { n: (e.n - j * NR).min(NR), ..e };
+                let (b, c) = (Right { base: b.base.add(j * b.panel), ..b }, out.base.add(j * out.panel));
+                let ldc = out.row;
                 let at =
                     Rows { a: tops.map(|i| a.base.add(i * a.row)), row: a.row, c: tops.map(|i| c.add(i * ldc)), ldc };
                 // Where the next sums go: the next panel, or rows below.
-                let below = (e.n <= NR && r + 2 * SIDE < e.m) || ldc == NR;
-                let next = if below { 2 * SIDE * ldc } else { NR };
-                let touched = (c.wrapping_add(r * ldc + next), ldc, rows);
+                let below =
+                    if j + 1 < panels { c.wrapping_add(out.panel) } else { out.base.wrapping_add(2 * SIDE * ldc) };
+                let touched = (below.wrapping_add(r * ldc), ldc, rows);
+                let each = if next.lines() > 0 { share } else { 0 };
+                let ahead = (next.skip(each * steps), each);
                 // In place: all sums are wanted, and what a tile would begin with has not been overwritten.
-                let direct = j + NR <= e.n && (start == Start::Zero || (start == Start::Chain && tops[0] == r));
+                let direct = e.n == NR && (start == Start::Zero || (start == Start::Chain && tops[0] == r));
                 if direct {
-                    group(t, e, at, b, rows, start == Start::Chain, touched);
+                    group(t, e, at, b, rows, start == Start::Chain, (touched, ahead));
                 } else {
-                    let e = Extent { n: (e.n - j).min(NR), ..e };
-                    buffered(t, e, at, b, (r, rows, tops), c, start, touched);
+                    buffered(t, e, at, b, (r, rows, tops), c, start, (touched, ahead));
                 }
             }
         }
     }
 }
+
+/// Lines for a step after the other: where they begin, and how many at each.
+type Lines = (*const f32, usize);
+
+/// Rows of sums that come next: where they begin, how far apart they are, how many there are.
+type Touched = (*mut f32, usize, usize);
 
 /// The sums of rows `r..r + rows` in a buffer, and from there to C.
 unsafe fn buffered<T: Tiles>(
@@ -89,7 +100,7 @@ unsafe fn buffered<T: Tiles>(
     (r, rows, tops): (usize, usize, [usize; 2]),
     c: *mut f32,
     start: Start,
-    touched: (*mut f32, usize, usize),
+    asked: (Touched, Lines),
 ) {
     let mut buffer = MaybeUninit::<Buffer>::uninit();
     let sums = buffer.as_mut_ptr().cast::<f32>();
@@ -104,7 +115,7 @@ unsafe fn buffered<T: Tiles>(
             }
         }
         let inside = Rows { c: [sums, sums.add(SIDE * NR)], ldc: NR, ..at };
-        group(t, e, inside, b, rows, start == Start::Chain, touched);
+        group(t, e, inside, b, rows, start == Start::Chain, asked);
         for i in r..r + rows {
             let (from, to) = (sums.add(kept(i) * NR), c.add(i * at.ldc));
             match start {
@@ -118,24 +129,16 @@ unsafe fn buffered<T: Tiles>(
 
 /// The sums of `rows` rows, in one tile or two.
 #[inline(always)]
-unsafe fn group<T: Tiles>(
-    t: &mut T,
-    e: Extent,
-    at: Rows,
-    b: Right,
-    rows: usize,
-    chain: bool,
-    touched: (*mut f32, usize, usize),
-) {
+unsafe fn group<T: Tiles>(t: &mut T, e: Extent, at: Rows, b: Right, rows: usize, chain: bool, asked: (Touched, Lines)) {
     // No other group of rows reads the panel, and its lines lie side by side.
     let once = e.m <= 2 * SIDE && b.ld == NR;
     // SAFETY: as promised by the caller.
     unsafe {
         match (rows > SIDE, once) {
-            (true, false) => sums::<T, true, false>(t, e, at, b.base, b.ld, chain, touched),
-            (true, true) => sums::<T, true, true>(t, e, at, b.base, b.ld, chain, touched),
-            (false, false) => sums::<T, false, false>(t, e, at, b.base, b.ld, chain, touched),
-            (false, true) => sums::<T, false, true>(t, e, at, b.base, b.ld, chain, touched),
+            (true, false) => sums::<T, true, false>(t, e, at, b.base, b.ld, chain, asked),
+            (true, true) => sums::<T, true, true>(t, e, at, b.base, b.ld, chain, asked),
+            (false, false) => sums::<T, false, false>(t, e, at, b.base, b.ld, chain, asked),
+            (false, true) => sums::<T, false, true>(t, e, at, b.base, b.ld, chain, asked),
         }
     }
 }
@@ -156,9 +159,10 @@ unsafe fn add_row(to: *mut f32, from: *const f32, n: usize) {
     }
 }
 
-/// The sums of one or TWO tiles of rows with a panel; `chain` goes on with those in memory. The lines of the next sums,
-/// `touched`, are asked for on the way: their latency is longer than a product of 32 rows. A panel that is read ONCE comes from
-/// far away, so that its next lines, and after them those that lie behind it (of weights, the next panel), are asked for, too.
+/// The sums of one or TWO tiles of rows with a panel; `chain` goes on with those in memory. The lines of the next sums are asked
+/// for on the way, because their latency is longer than a product of 32 rows, and so are lines that are read after the whole
+/// product. A panel that is read ONCE comes from far away, so that its next lines, and after them those that lie behind it (of
+/// weights, the next panel), are asked for, too.
 #[inline(always)]
 unsafe fn sums<T: Tiles, const TWO: bool, const ONCE: bool>(
     t: &mut T,
@@ -167,7 +171,7 @@ unsafe fn sums<T: Tiles, const TWO: bool, const ONCE: bool>(
     b: *const f32,
     ldb: usize,
     chain: bool,
-    touched: (*mut f32, usize, usize),
+    ((mut c, ldc, mut touched), (mut line, each)): (Touched, Lines),
 ) {
     let (steps, tail) = (e.inner / SIDE, e.inner % SIDE);
     // SAFETY: as promised by the caller.
@@ -187,22 +191,29 @@ unsafe fn sums<T: Tiles, const TWO: bool, const ONCE: bool>(
                 t.zero::<3>();
             }
         }
-        let (c, ldc, rows) = touched;
-        let share = rows.div_ceil(steps.max(1));
-        for step in 0..steps {
-            let k = step * SIDE;
+        let share = touched.div_ceil(steps.max(1));
+        // Addresses that move on: what the loop computes besides takes time from the tiles.
+        let (mut a, mut b) = (at.a, b);
+        for _ in 0..steps {
             if ONCE {
-                ask(b.wrapping_add((k + SIDE) * ldb));
+                ask(b.wrapping_add(SIDE * ldb));
             }
-            multiply::<T, TWO>(t, at.a.map(|a| a.add(k)), at.row, b.add(k * ldb), ldb);
-            for i in step * share..((step + 1) * share).min(rows) {
-                super::gemm::prefetch_to_write(c.wrapping_add(i * ldc));
-                super::gemm::prefetch_to_write(c.wrapping_add(i * ldc + SIDE));
+            multiply::<T, TWO>(t, a, at.row, b, ldb);
+            for _ in 0..each {
+                prefetch_far(line);
+                line = line.wrapping_add(SIDE);
             }
+            let some = share.min(touched);
+            for _ in 0..some {
+                super::gemm::prefetch_to_write(c);
+                super::gemm::prefetch_to_write(c.wrapping_add(SIDE));
+                c = c.wrapping_add(ldc);
+            }
+            touched -= some;
+            (a, b) = (a.map(|a| a.wrapping_add(SIDE)), b.wrapping_add(SIDE * ldb));
         }
         if tail > 0 {
-            let from = at.a.map(|a| a.wrapping_add(steps * SIDE));
-            last::<T, TWO>(t, (from, at.row, e.m.min(SIDE)), b.add(steps * SIDE * ldb), ldb, tail);
+            last::<T, TWO>(t, (a, at.row, e.m.min(SIDE)), b, ldb, tail);
         }
         t.store::<0>(at.c[0], at.ldc * 4);
         t.store::<1>(at.c[0].add(SIDE), at.ldc * 4);

@@ -72,6 +72,17 @@ pub struct Right {
     pub ld: usize,
 }
 
+/// A view of C: panels of [`NR`] columns, `panel` words apart ([`NR`] where rows lie whole), whose rows lie `row` words apart.
+#[derive(Clone, Copy)]
+pub struct Out {
+    /// First element.
+    pub base: *mut f32,
+    /// Distance between rows.
+    pub row: usize,
+    /// Distance between panels.
+    pub panel: usize,
+}
+
 /// Whole lines that are read after a product: it asks for them meanwhile.
 #[derive(Clone, Copy)]
 pub struct Next {
@@ -94,6 +105,20 @@ impl From<&[u32]> for Next {
 impl Next {
     /// Nothing.
     pub const NOTHING: Next = Next { base: std::ptr::null(), words: 0 };
+
+    /// How many lines there are.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn lines(&self) -> usize {
+        self.words.div_ceil(LINE)
+    }
+
+    /// Leaves out so many lines; where they begin.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn skip(&mut self, lines: usize) -> *const f32 {
+        let base = self.base;
+        (self.base, self.words) = (base.wrapping_add(lines * LINE), self.words.saturating_sub(lines * LINE));
+        base
+    }
 
     /// Lines from number `from` on, where there are any.
     fn after(self, from: usize) -> Option<*const f32> {
@@ -175,24 +200,15 @@ pub unsafe fn gemm_bf16(extent: Extent, a: Left, b: *const f32, ldb: usize, c: *
     unsafe { pairs(Product { e: extent, a, b, ldb, c, ldc, start, next: Next::NOTHING }) }
 }
 
-/// The same with a dense panel, row stride [`NR`]; `next` is asked for meanwhile.
-///
-/// # Safety
-/// As [`gemm`].
-#[inline]
-pub unsafe fn gemm_bf16_ahead(e: Extent, a: Left, b: *const f32, c: *mut f32, ldc: usize, start: Start, next: Next) {
-    // SAFETY: as promised by the caller.
-    unsafe { pairs(Product { e, a, b, ldb: NR, c, ldc, start, next }) }
-}
-
 #[inline]
 unsafe fn pairs(p: Product) {
     #[cfg(target_arch = "x86_64")]
     {
         if p.e.outer == 1 && p.a.inner == 1 && amx::available() {
             let b = Right { base: p.b, panel: 0, ld: p.ldb };
+            let c = Out { base: p.c, row: p.ldc, panel: 0 };
             // SAFETY: the instruction set was detected; pointers as promised by the caller.
-            return unsafe { amx::gemm(p.e, p.a, b, p.c, p.ldc, p.start.near()) };
+            return unsafe { amx::gemm(p.e, p.a, b, c, p.start.near(), p.next) };
         }
         if bf16_dot() {
             // SAFETY: as above.
@@ -212,17 +228,19 @@ unsafe fn pairs(p: Product) {
 /// # Safety
 /// As [`gemm`], for each panel.
 #[inline]
-pub unsafe fn gemm_bf16_wide(extent: Extent, a: Left, b: Right, c: *mut f32, ldc: usize, start: Start, next: Next) {
+pub unsafe fn gemm_bf16_wide(extent: Extent, a: Left, b: Right, c: Out, start: Start, next: Next) {
     #[cfg(target_arch = "x86_64")]
     if extent.outer == 1 && a.inner == 1 && amx::available() {
         // SAFETY: the instruction set was detected; pointers as promised by the caller.
-        return unsafe { amx::gemm(extent, a, b, c, ldc, start.near()) };
+        return unsafe { amx::gemm(extent, a, b, c, start.near(), next) };
     }
     for j in (0..extent.n).step_by(NR) {
         let (e, base) = (Extent { n: (extent.n - j).min(NR), ..extent }, b.base.wrapping_add(j / NR * b.panel));
         let next = if j + NR < extent.n { Next { base: base.wrapping_add(b.panel), words: b.panel } } else { next };
         // SAFETY: as promised by the caller.
-        unsafe { pairs(Product { e, a, b: base, ldb: b.ld, c: c.add(j), ldc, start, next }) };
+        unsafe {
+            pairs(Product { e, a, b: base, ldb: b.ld, c: c.base.add(j / NR * c.panel), ldc: c.row, start, next })
+        };
     }
 }
 
@@ -464,7 +482,7 @@ pub(crate) fn prefetch(at: *const f32) {
 
 /// The same into the second-level cache.
 #[inline(always)]
-fn prefetch_far(at: *const f32) {
+pub(super) fn prefetch_far(at: *const f32) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: as above.
     unsafe {

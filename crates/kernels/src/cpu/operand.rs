@@ -221,7 +221,7 @@ impl Operand for Pairs {
 
     unsafe fn wide(e: Extent, a: Left, b: Right, c: *mut f32, ldc: usize, start: Start) {
         // SAFETY: as promised by the caller.
-        unsafe { gemm::gemm_bf16_wide(e, a, b, c, ldc, start, gemm::Next::NOTHING) }
+        unsafe { gemm::gemm_bf16_wide(e, a, b, gemm::Out { base: c, row: ldc, panel: NR }, start, gemm::Next::NOTHING) }
     }
 
     fn tiles() -> bool {

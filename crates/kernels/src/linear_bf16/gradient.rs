@@ -2,7 +2,7 @@
 
 use super::{PANEL, ROWS, TILE, with_scratch};
 use crate::cpu::bf16::{TILE_PADDING, alone, interleave, zip};
-use crate::cpu::gemm::{Extent, Left, NR, Next, Start, bf16_tiles, gemm_bf16_ahead};
+use crate::cpu::gemm::{Extent, Left, NR, Next, Out, Right, Start, bf16_tiles, gemm_bf16_wide};
 use crate::cpu::math::{SQUARE, transpose};
 use crate::cpu::operand::{as_f32, as_u32};
 use crate::par::{self, Shared};
@@ -11,10 +11,8 @@ use std::ops::Range;
 
 /// Tokens summed before a weight-gradient tile goes back to memory.
 const TOKEN_BLOCK: usize = 1024;
-/// The same through matrix tiles for an x of few columns: a panel stays in the first-level cache, and the sums are near.
-const FEW_TOKENS: usize = 512;
-/// Columns that are few.
-const FEW_COLUMNS: usize = 512;
+/// Panels that meet a tile of x together (matrix tiles): the second-level cache has room for them.
+const TOGETHER: usize = 8;
 /// Panels of a weight gradient that are work enough for a thread to pack all of x for itself.
 const OWN_PANELS: usize = 16;
 /// Widest x that is.
@@ -60,14 +58,16 @@ pub(super) fn weight_gradients(targets: &mut [WeightTarget], x: Rows, k: usize, 
 /// Panels `range`, counted through all matrices `(d_w, d_y, n)`, from all tokens.
 fn weight_panels(outs: &[(Shared, Rows, usize)], range: Range<usize>, x: Rows, k: usize, as_rows: bool) {
     let (m, height) = (x.len() / k, if as_rows { NR } else { TILE });
-    let (count, tiles) = (range.len(), k.div_ceil(height));
-    let pieces = if count >= par::threads() * 2 { 1 } else { (par::threads() * 2).div_ceil(count).min(tiles) };
+    let tiles = k.div_ceil(height);
+    let most = if as_rows { TOGETHER.min(range.len() / (par::threads() * 2)).max(1) } else { 1 };
+    let groups = groups(outs, range, most);
+    let enough = groups.len() >= par::threads() * 2;
+    let pieces = if enough { 1 } else { (par::threads() * 2).div_ceil(groups.len()).min(tiles) };
     let step = tiles.div_ceil(pieces);
     let pieces = tiles.div_ceil(step);
-    let block = if as_rows && k <= FEW_COLUMNS { FEW_TOKENS } else { TOKEN_BLOCK };
     let start = if as_rows { Start::Chain } else { Start::Add };
-    for t0 in (0..m).step_by(block) {
-        let tokens = (m - t0).min(block);
+    for t0 in (0..m).step_by(TOKEN_BLOCK) {
+        let tokens = (m - t0).min(TOKEN_BLOCK);
         let pairs = tokens.div_ceil(2);
         let tile_words = if as_rows { NR * row_words(pairs) } else { tile_words(pairs) };
         // Tiles that the second-level cache does not hold are asked for one ahead.
@@ -78,29 +78,36 @@ fn weight_panels(outs: &[(Shared, Rows, usize)], range: Range<usize>, x: Rows, k
                 true => pack_token_rows(packed, x, k, pairs),
                 false => pack_tokens(packed, x, k, pairs),
             }
-            par::ranges(count * pieces, 1, |tasks| {
-                with_scratch(&PANEL, pairs * NR, |panel| {
+            par::ranges(groups.len() * pieces, 1, |tasks| {
+                with_scratch(&PANEL, most * pairs * NR, |panels| {
                     let mut current = usize::MAX;
                     for task in tasks {
-                        let (at, piece) = (range.start + task / pieces, task % pieces);
-                        let (out, d_y, n, p) = panel_of(outs, at);
+                        let (at, piece) = (task / pieces, task % pieces);
+                        let Group { out, d_y, n, first, count } = &groups[at];
                         if current != at {
-                            pack_panel(panel, d_y.slice(t0 * n..(t0 + tokens) * n), n, p);
+                            let d_y = d_y.slice(t0 * n..(t0 + tokens) * n);
+                            for (p, panel) in panels.chunks_exact_mut(pairs * NR).enumerate().take(*count) {
+                                pack_panel(panel, d_y, *n, first + p);
+                            }
                             current = at;
                         }
                         for tile in piece * step..((piece + 1) * step).min(tiles) {
                             let rows = (k - tile * height).min(height);
-                            let e = Extent { m: rows, outer: 1, inner: pairs, n: NR };
+                            let e = Extent { m: rows, outer: 1, inner: pairs, n: count * NR };
                             let base = packed[tile * tile_words..].as_ptr().cast();
                             let (row, inner) = if as_rows { (row_words(pairs), 1) } else { (1, TILE) };
                             let next = match far {
                                 true => Next::from(&packed[(tile + 1) % tiles * tile_words..][..tile_words]),
                                 false => Next::NOTHING,
                             };
-                            let (a, b) = (Left { base, row, outer: 0, inner }, panel.as_ptr().cast());
-                            // SAFETY: the tile holds `pairs` lines of 12 words, or 32 rows of as many; the panel lines of
-                            // 32; this task alone writes rows of this tile of panel p.
-                            unsafe { gemm_bf16_ahead(e, a, b, out.at((p * k + tile * height) * NR), NR, start, next) };
+                            let a = Left { base, row, outer: 0, inner };
+                            let b = Right { base: panels.as_ptr().cast(), panel: pairs * NR, ld: NR };
+                            // SAFETY: the tile holds `pairs` lines of 12 words, or 32 rows of as many; the panels lines of
+                            // 32; this task alone writes rows of this tile of these panels.
+                            unsafe {
+                                let c = Out { base: out.at((first * k + tile * height) * NR), row: NR, panel: k * NR };
+                                gemm_bf16_wide(e, a, b, c, start, next);
+                            }
                         }
                     }
                 });
@@ -109,16 +116,28 @@ fn weight_panels(outs: &[(Shared, Rows, usize)], range: Range<usize>, x: Rows, k
     }
 }
 
-/// The matrix that panel `at` of all belongs to, and its number there.
-fn panel_of<'a>(outs: &[(Shared, Rows<'a>, usize)], mut at: usize) -> (Shared, Rows<'a>, usize, usize) {
+/// Panels of one matrix that meet x together: panels `first..first + count` of d_w, from d_y `[m, n]`.
+struct Group<'a> {
+    out: Shared,
+    d_y: Rows<'a>,
+    n: usize,
+    first: usize,
+    count: usize,
+}
+
+/// Panels `range`, counted through all matrices, in groups of as many as `most`.
+fn groups<'a>(outs: &[(Shared, Rows<'a>, usize)], range: Range<usize>, most: usize) -> Vec<Group<'a>> {
+    let (mut groups, mut begin) = (Vec::new(), 0);
     for (out, d_y, n) in outs {
-        let own = n.div_ceil(NR);
-        if at < own {
-            return (*out, *d_y, *n, at);
+        let end = begin + n.div_ceil(NR);
+        let (from, to) = (range.start.max(begin), range.end.min(end));
+        for first in (from..to).step_by(most) {
+            let count = (to - first).min(most);
+            groups.push(Group { out: *out, d_y: *d_y, n: *n, first: first - begin, count });
         }
-        at -= own;
+        begin = end;
     }
-    unreachable!("panels are counted through the same matrices");
+    groups
 }
 
 /// Columns of panel p of d_y `[tokens, n]` as `[pairs][32]`, zero padded.

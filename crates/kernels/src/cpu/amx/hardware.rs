@@ -1,8 +1,8 @@
 //! Tile instructions of the processor: one line of assembly each, asked for once and tried before they are used.
 
-use super::{Extent, LINE, Left, NR, Right, SIDE, Start, Tiles, decode, product};
+use super::{Extent, LINE, Left, NR, Next, Out, Right, SIDE, Start, Tiles, decode, product};
 use crate::cpu::decode::TileRows;
-use crate::cpu::gemm::{Next, Product, avx512_bf16};
+use crate::cpu::gemm::{Product, avx512_bf16};
 use crate::cpu::simd::{bf16_dot, tiles_wanted};
 use std::arch::asm;
 use std::cell::Cell;
@@ -104,9 +104,9 @@ unsafe fn configure(height: usize) {
 /// # Safety
 /// As `gemm_bf16_wide`; [`available`] must be true, `a.inner` and `e.outer` 1.
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-pub(in crate::cpu) unsafe fn gemm(e: Extent, a: Left, b: Right, c: *mut f32, ldc: usize, start: Start) {
+pub(in crate::cpu) unsafe fn gemm(e: Extent, a: Left, b: Right, c: Out, start: Start, next: Next) {
     // SAFETY: as promised by the caller.
-    unsafe { product(&mut Registers, e, a, b, c, ldc, start) }
+    unsafe { product(&mut Registers, e, a, b, c, start, next) }
 }
 
 /// # Safety
@@ -178,7 +178,9 @@ fn agrees() -> bool {
     let left = Left { base: a.as_ptr(), row: pairs, outer: 0, inner: 1 };
     // SAFETY: the buffers have the sizes of the extent; both instruction sets were detected.
     unsafe {
-        gemm(e, left, Right { base: b.as_ptr(), panel: 0, ld: NR }, ours.as_mut_ptr(), NR, Start::Zero);
+        let (right, out) =
+            (Right { base: b.as_ptr(), panel: 0, ld: NR }, Out { base: ours.as_mut_ptr(), row: NR, panel: 0 });
+        gemm(e, left, right, out, Start::Zero, Next::NOTHING);
         let (b, c) = (b.as_ptr(), plain.as_mut_ptr());
         avx512_bf16(Product { e, a: left, b, ldb: NR, c, ldc: NR, start: Start::Zero, next: Next::NOTHING });
     }

@@ -94,16 +94,17 @@ impl Case {
         let left = Left { base, row: self.pairs + 1, outer: 0, inner: 1 };
         let b = Right { base: self.b[pairs.start * NR..].as_ptr().cast(), panel: self.pairs * NR, ld: NR };
         assert!(c.len() == rows.len() * self.n);
+        let c = Out { base: c.as_mut_ptr(), row: self.n, panel: NR };
         // SAFETY: the buffers have the sizes that extent and strides name.
-        unsafe { product(e, left, b, c.as_mut_ptr(), self.n, start) };
+        unsafe { product(e, left, b, c, start) };
     }
 }
 
-type Product = unsafe fn(Extent, Left, Right, *mut f32, usize, Start);
+type Product = unsafe fn(Extent, Left, Right, Out, Start);
 
-unsafe fn emulated(e: Extent, a: Left, b: Right, c: *mut f32, ldc: usize, start: Start) {
+unsafe fn emulated(e: Extent, a: Left, b: Right, c: Out, start: Start) {
     // SAFETY: as promised by the caller.
-    unsafe { product(&mut Emulated::default(), e, a, b, c, ldc, start) };
+    unsafe { product(&mut Emulated::default(), e, a, b, c, start, Next::NOTHING) };
 }
 
 fn every_shape_is_covered_and_chains_cut_at_whole_tiles_keep_their_bits(product: Product) {
@@ -118,6 +119,9 @@ fn every_shape_is_covered_and_chains_cut_at_whole_tiles_keep_their_bits(product:
         (49, 64, 70),
         (64, 96, 32),
         (130, 31, 100),
+        // Cut into pieces, with more panels than wait for each other.
+        (49, 1100, 50),
+        (40, 530, 590),
     ] {
         let case = Case::new(m, k, n);
         for start in [Start::Zero, Start::Add, Start::Chain] {
@@ -178,7 +182,7 @@ fn emulated_tiles_give_the_products_of_decoding() {
             let left = Left { base: q.as_ptr(), row: pairs, outer: 0, inner: 1 };
             let right = Right { base: block.as_ptr(), panel: 0, ld: NR };
             // SAFETY: as above.
-            unsafe { emulated(e, left, right, want.as_mut_ptr(), NR, Start::Zero) };
+            unsafe { emulated(e, left, right, Out { base: want.as_mut_ptr(), row: NR, panel: NR }, Start::Zero) };
             for (h, want) in want.chunks_exact(NR).enumerate() {
                 assert_eq!(scores[h * keys + b * NR..][..NR], *want, "{heads} {dim} {blocks}: scores of block {b}");
             }
@@ -190,7 +194,7 @@ fn emulated_tiles_give_the_products_of_decoding() {
             let right = Right { base: block[at..].as_ptr(), panel: SIDE * NR, ld: NR };
             let start = if b == 0 { Start::Zero } else { Start::Chain };
             // SAFETY: as above.
-            unsafe { emulated(e, left, right, want.as_mut_ptr(), dim, start) };
+            unsafe { emulated(e, left, right, Out { base: want.as_mut_ptr(), row: dim, panel: NR }, start) };
         }
         assert!(values == want && values.iter().any(|x| *x != 0.0), "{heads} {dim} {blocks}: values");
     }
@@ -207,8 +211,8 @@ fn tiles_of_the_processor_give_every_product() {
     if !available() {
         return eprintln!("skipped: this processor, or its system, has no AMX");
     }
-    every_shape_is_covered_and_chains_cut_at_whole_tiles_keep_their_bits(|e, a, b, c, ldc, start| {
+    every_shape_is_covered_and_chains_cut_at_whole_tiles_keep_their_bits(|e, a, b, c, start| {
         // SAFETY: the instructions work here; the rest as promised by the caller.
-        unsafe { gemm(e, a, b, c, ldc, start) }
+        unsafe { gemm(e, a, b, c, start, Next::NOTHING) }
     });
 }
