@@ -16,6 +16,8 @@ use std::mem::MaybeUninit;
 const SIDE: usize = 16;
 /// Words of a tile's row.
 const LINE: usize = SIDE * 4;
+/// Words of a panel's columns that are still in the first-level cache when the next rows meet them.
+const NEAR: usize = 64;
 
 /// The tile instructions. Tiles 0 to 3 are sums, 4 and 5 rows of A, 6 and 7 columns of B.
 trait Tiles {
@@ -130,11 +132,11 @@ unsafe fn buffered<T: Tiles>(
 /// The sums of `rows` rows, in one tile or two.
 #[inline(always)]
 unsafe fn group<T: Tiles>(t: &mut T, e: Extent, at: Rows, b: Right, rows: usize, chain: bool, asked: (Touched, Lines)) {
-    // No other group of rows reads the panel, and its lines lie side by side.
-    let once = e.m <= 2 * SIDE && b.ld == NR;
+    // No other group of rows reads the panel, or others have read as much since; and its lines lie side by side.
+    let far = (e.m <= 2 * SIDE || e.inner > NEAR) && b.ld == NR;
     // SAFETY: as promised by the caller.
     unsafe {
-        match (rows > SIDE, once) {
+        match (rows > SIDE, far) {
             (true, false) => sums::<T, true, false>(t, e, at, b.base, b.ld, chain, asked),
             (true, true) => sums::<T, true, true>(t, e, at, b.base, b.ld, chain, asked),
             (false, false) => sums::<T, false, false>(t, e, at, b.base, b.ld, chain, asked),
@@ -161,10 +163,10 @@ unsafe fn add_row(to: *mut f32, from: *const f32, n: usize) {
 
 /// The sums of one or TWO tiles of rows with a panel; `chain` goes on with those in memory. The lines of the next sums are asked
 /// for on the way, because their latency is longer than a product of 32 rows, and so are lines that are read after the whole
-/// product. A panel that is read ONCE comes from far away, so that its next lines, and after them those that lie behind it (of
-/// weights, the next panel), are asked for, too.
+/// product. A panel that comes from further away (FAR) than the first-level cache has its next lines asked for, and after them
+/// those that lie behind it (of weights, the next panel).
 #[inline(always)]
-unsafe fn sums<T: Tiles, const TWO: bool, const ONCE: bool>(
+unsafe fn sums<T: Tiles, const TWO: bool, const FAR: bool>(
     t: &mut T,
     e: Extent,
     at: Rows,
@@ -195,7 +197,7 @@ unsafe fn sums<T: Tiles, const TWO: bool, const ONCE: bool>(
         // Addresses that move on: what the loop computes besides takes time from the tiles.
         let (mut a, mut b) = (at.a, b);
         for _ in 0..steps {
-            if ONCE {
+            if FAR {
                 ask(b.wrapping_add(SIDE * ldb));
             }
             multiply::<T, TWO>(t, a, at.row, b, ldb);
