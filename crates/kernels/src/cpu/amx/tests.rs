@@ -89,22 +89,27 @@ impl Case {
 
     /// Rows `rows` of c from the pairs in `pairs`.
     fn run(&self, product: Product, c: &mut [f32], rows: Range<usize>, pairs: Range<usize>, start: Start) {
+        assert!(c.len() == rows.len() * self.n);
+        // SAFETY: rows of n sums lie side by side.
+        unsafe { self.call(product, Out { base: c.as_mut_ptr(), row: self.n, panel: NR }, rows, pairs, start) };
+    }
+
+    /// The same into any view that has room for rows and panels.
+    unsafe fn call(&self, product: Product, c: Out, rows: Range<usize>, pairs: Range<usize>, start: Start) {
         let e = Extent { m: rows.len(), outer: 1, inner: pairs.len(), n: self.n };
         let base = self.a[rows.start * (self.pairs + 1) + pairs.start..].as_ptr().cast();
         let left = Left { base, row: self.pairs + 1, outer: 0, inner: 1 };
         let b = Right { base: self.b[pairs.start * NR..].as_ptr().cast(), panel: self.pairs * NR, ld: NR };
-        assert!(c.len() == rows.len() * self.n);
-        let c = Out { base: c.as_mut_ptr(), row: self.n, panel: NR };
-        // SAFETY: the buffers have the sizes that extent and strides name.
-        unsafe { product(e, left, b, c, start) };
+        // SAFETY: the operands have the sizes that extent and strides name, C as promised by the caller.
+        unsafe { product(e, left, b, c, start, Next::from(&self.b[..])) };
     }
 }
 
-type Product = unsafe fn(Extent, Left, Right, Out, Start);
+type Product = unsafe fn(Extent, Left, Right, Out, Start, Next);
 
-unsafe fn emulated(e: Extent, a: Left, b: Right, c: Out, start: Start) {
+unsafe fn emulated(e: Extent, a: Left, b: Right, c: Out, start: Start, next: Next) {
     // SAFETY: as promised by the caller.
-    unsafe { product(&mut Emulated::default(), e, a, b, c, start, Next::NOTHING) };
+    unsafe { product(&mut Emulated::default(), e, a, b, c, start, next) };
 }
 
 fn every_shape_is_covered_and_chains_cut_at_whole_tiles_keep_their_bits(product: Product) {
@@ -119,7 +124,7 @@ fn every_shape_is_covered_and_chains_cut_at_whole_tiles_keep_their_bits(product:
         (49, 64, 70),
         (64, 96, 32),
         (130, 31, 100),
-        // Cut into pieces, with more panels than wait for each other.
+        // Many steps, many panels.
         (49, 1100, 50),
         (40, 530, 590),
     ] {
@@ -138,6 +143,15 @@ fn every_shape_is_covered_and_chains_cut_at_whole_tiles_keep_their_bits(product:
                 case.run(product, &mut alone, row..row + 1, 0..case.pairs, start);
                 assert_eq!(alone, c[row * n..(row + 1) * n], "{m} {k} {n} {start:?}: row {row} alone");
             }
+        }
+        // Panels that lie one behind the other, as those of a gradient do, have the same sums.
+        let (mut rows, mut panels) = (vec![0f32; m * n], vec![0f32; n.div_ceil(NR) * m * NR]);
+        case.run(product, &mut rows, 0..m, 0..case.pairs, Start::Zero);
+        let out = Out { base: panels.as_mut_ptr(), row: NR, panel: m * NR };
+        // SAFETY: there is room for m rows in each panel.
+        unsafe { case.call(product, out, 0..m, 0..case.pairs, Start::Zero) };
+        for (at, sum) in rows.iter().enumerate() {
+            assert_eq!(*sum, panels[(at % n / NR * m + at / n) * NR + at % n % NR], "{m} {k} {n}: panels at {at}");
         }
         if case.pairs > SIDE {
             let (mut whole, mut cut) = (vec![0f32; m * n], vec![0f32; m * n]);
@@ -181,8 +195,9 @@ fn emulated_tiles_give_the_products_of_decoding() {
             let e = Extent { m: heads, outer: 1, inner: pairs, n: NR };
             let left = Left { base: q.as_ptr(), row: pairs, outer: 0, inner: 1 };
             let right = Right { base: block.as_ptr(), panel: 0, ld: NR };
+            let c = Out { base: want.as_mut_ptr(), row: NR, panel: NR };
             // SAFETY: as above.
-            unsafe { emulated(e, left, right, Out { base: want.as_mut_ptr(), row: NR, panel: NR }, Start::Zero) };
+            unsafe { emulated(e, left, right, c, Start::Zero, Next::NOTHING) };
             for (h, want) in want.chunks_exact(NR).enumerate() {
                 assert_eq!(scores[h * keys + b * NR..][..NR], *want, "{heads} {dim} {blocks}: scores of block {b}");
             }
@@ -193,8 +208,9 @@ fn emulated_tiles_give_the_products_of_decoding() {
             let left = Left { base: weights[b * SIDE..].as_ptr(), row: blocks * SIDE, outer: 0, inner: 1 };
             let right = Right { base: block[at..].as_ptr(), panel: SIDE * NR, ld: NR };
             let start = if b == 0 { Start::Zero } else { Start::Chain };
+            let c = Out { base: want.as_mut_ptr(), row: dim, panel: NR };
             // SAFETY: as above.
-            unsafe { emulated(e, left, right, Out { base: want.as_mut_ptr(), row: dim, panel: NR }, start) };
+            unsafe { emulated(e, left, right, c, start, Next::NOTHING) };
         }
         assert!(values == want && values.iter().any(|x| *x != 0.0), "{heads} {dim} {blocks}: values");
     }
@@ -211,8 +227,8 @@ fn tiles_of_the_processor_give_every_product() {
     if !available() {
         return eprintln!("skipped: this processor, or its system, has no AMX");
     }
-    every_shape_is_covered_and_chains_cut_at_whole_tiles_keep_their_bits(|e, a, b, c, start| {
+    every_shape_is_covered_and_chains_cut_at_whole_tiles_keep_their_bits(|e, a, b, c, start, next| {
         // SAFETY: the instructions work here; the rest as promised by the caller.
-        unsafe { gemm(e, a, b, c, start, Next::NOTHING) }
+        unsafe { gemm(e, a, b, c, start, next) }
     });
 }
