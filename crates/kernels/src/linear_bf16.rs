@@ -350,7 +350,7 @@ fn products(targets: &[Target], x: Rows, k: usize, pairs: usize, start: Start) {
                         let base = panels[p * pairs * NR..].as_ptr().cast();
                         let b = Right { base, panel: pairs * NR, ld: NR };
                         let next = if p + most < end { &panels[(p + most) * pairs * NR..] } else { after };
-                        // Tiles ask for the next sums, and for weights that are read once; more of it makes them slower.
+                        // Tiles ask for the next sums and the panel's next step; more of it makes them slower.
                         let wanted = if tiles { 0 } else { next.len().min(pairs * NR) };
                         let next = Next::from(&next[..wanted]);
                         // SAFETY: `a` has m rows of at least `pairs` words, the panels exist (asserted); tasks own disjoint

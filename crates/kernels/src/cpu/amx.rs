@@ -61,18 +61,22 @@ unsafe fn product<T: Tiles>(t: &mut T, e: Extent, a: Left, b: Right, out: Out, s
         // Tiles of full height: the last one of many rows begins at rows that have been computed, whose sums it repeats.
         let tops = [r.min(e.m - height), (r + SIDE).min(e.m - height)];
         for j in 0..panels {
-            // SAFETY: rows r..r + rows and, of more than sixteen, the sixteen before the last exist in A and C, and so does
-            // the panel.
+            // SAFETY: rows r..r + rows and, of more than sixteen, the sixteen before the last exist in A and C, and so do
+            // the panels.
             unsafe {
                 let e = Extent { n: (e.n - j * NR).min(NR), ..e };
                 let (b, c) = (Right { base: b.base.add(j * b.panel), ..b }, out.base.add(j * out.panel));
                 let ldc = out.row;
                 let at =
                     Rows { a: tops.map(|i| a.base.add(i * a.row)), row: a.row, c: tops.map(|i| c.add(i * ldc)), ldc };
-                // Where the next sums go: the next panel, or rows below.
-                let below =
-                    if j + 1 < panels { c.wrapping_add(out.panel) } else { out.base.wrapping_add(2 * SIDE * ldc) };
-                let touched = (below.wrapping_add(r * ldc), ldc, rows);
+                // Where the next sums go: the next panel, rows below, or after all rows what lies beside.
+                let under = r + 2 * SIDE < e.m || out.panel != NR;
+                let (step, row) = match (j + 1 < panels, under) {
+                    (true, _) => ((j + 1) * out.panel, r),
+                    (false, true) => (0, r + 2 * SIDE),
+                    (false, false) => (panels * NR, 0),
+                };
+                let touched = (out.base.wrapping_add(step + row * ldc), ldc, rows);
                 let each = if next.lines() > 0 { share } else { 0 };
                 let ahead = (next.skip(each * steps), each);
                 // In place: all sums are wanted, and what a tile would begin with has not been overwritten.

@@ -107,13 +107,11 @@ impl Next {
     pub const NOTHING: Next = Next { base: std::ptr::null(), words: 0 };
 
     /// How many lines there are.
-    #[cfg(target_arch = "x86_64")]
     pub(super) fn lines(&self) -> usize {
         self.words.div_ceil(LINE)
     }
 
     /// Leaves out so many lines; where they begin.
-    #[cfg(target_arch = "x86_64")]
     pub(super) fn skip(&mut self, lines: usize) -> *const f32 {
         let base = self.base;
         (self.base, self.words) = (base.wrapping_add(lines * LINE), self.words.saturating_sub(lines * LINE));
@@ -493,11 +491,15 @@ pub(super) fn prefetch_far(at: *const f32) {
 }
 
 /// The same for a line that will be written.
-#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(super) fn prefetch_to_write(at: *const f32) {
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+    #[cfg(target_arch = "x86_64")]
     // SAFETY: as above; where the instruction is missing it does nothing.
-    unsafe { std::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags, readonly)) };
+    unsafe {
+        std::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags, readonly))
+    };
 }
 
 #[cfg(test)]

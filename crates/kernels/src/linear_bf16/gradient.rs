@@ -59,7 +59,9 @@ pub(super) fn weight_gradients(targets: &mut [WeightTarget], x: Rows, k: usize, 
 fn weight_panels(outs: &[(Shared, Rows, usize)], range: Range<usize>, x: Rows, k: usize, as_rows: bool) {
     let (m, height) = (x.len() / k, if as_rows { NR } else { TILE });
     let tiles = k.div_ceil(height);
-    let most = if as_rows { TOGETHER.min(range.len() / (par::threads() * 2)).max(1) } else { 1 };
+    // As many groups for every thread.
+    let groups_wanted = range.len().div_ceil(TOGETHER).next_multiple_of(par::threads() * 2);
+    let most = if as_rows { range.len().div_ceil(groups_wanted).max(1) } else { 1 };
     let groups = groups(outs, range, most);
     let enough = groups.len() >= par::threads() * 2;
     let pieces = if enough { 1 } else { (par::threads() * 2).div_ceil(groups.len()).min(tiles) };

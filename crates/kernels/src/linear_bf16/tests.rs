@@ -136,3 +136,27 @@ fn operands_that_lie_in_bf16_give_the_same_bits() {
         assert!(both[0] == want.2[as_rows] && both[1] == both[0], "together: {m} {n} {k}");
     }
 }
+
+#[test]
+fn matrices_of_different_widths_have_together_the_gradients_they_have_alone() {
+    for (m, k) in [(67, 70), (1025, 600)] {
+        let (x, widths) = (noise(m * k, 1), [1030, 70, 5]);
+        let d_y = widths.map(|n| noise(m * n, n as u64));
+        for as_rows in [false, true] {
+            let room = || widths.map(|n| vec![0.25; n.div_ceil(NR) * NR * k]);
+            let mut alone = room();
+            for ((d_w, d_y), n) in alone.iter_mut().zip(&d_y).zip(widths) {
+                weight_gradients(&mut [(d_w, d_y.into(), n)], (&x).into(), k, as_rows);
+            }
+            let together = || {
+                let mut all = room();
+                let mut targets: Vec<_> =
+                    all.iter_mut().zip(&d_y).zip(widths).map(|((d_w, d_y), n)| (&mut d_w[..], d_y.into(), n)).collect();
+                weight_gradients(&mut targets, (&x).into(), k, as_rows);
+                all
+            };
+            assert!(together() == alone, "{m} {k}, as rows: {as_rows}");
+            assert!(par::serial(together) == alone, "{m} {k}, as rows: {as_rows}, one thread");
+        }
+    }
+}

@@ -144,15 +144,19 @@ fn every_shape_is_covered_and_chains_cut_at_whole_tiles_keep_their_bits(product:
                 assert_eq!(alone, c[row * n..(row + 1) * n], "{m} {k} {n} {start:?}: row {row} alone");
             }
         }
-        // Panels that lie one behind the other, as those of a gradient do, have the same sums.
-        let (mut rows, mut panels) = (vec![0f32; m * n], vec![0f32; n.div_ceil(NR) * m * NR]);
-        case.run(product, &mut rows, 0..m, 0..case.pairs, Start::Zero);
-        let out = Out { base: panels.as_mut_ptr(), row: NR, panel: m * NR };
+        // Panels that lie one behind the other, as those of a gradient do, have the same sums, and nothing else is written.
+        let (room, mut rows) = ((m + 1) * NR, crate::linear::tests::noise(m * n, 7));
+        let place = |at: usize| at % n / NR * room + at / n * NR + at % n % NR;
+        let mut panels = vec![7.5f32; n.div_ceil(NR) * room];
+        rows.iter().enumerate().for_each(|(at, x)| panels[place(at)] = *x);
+        case.run(product, &mut rows, 0..m, 0..case.pairs, Start::Chain);
+        let out = Out { base: panels.as_mut_ptr(), row: NR, panel: room };
         // SAFETY: there is room for m rows in each panel.
-        unsafe { case.call(product, out, 0..m, 0..case.pairs, Start::Zero) };
+        unsafe { case.call(product, out, 0..m, 0..case.pairs, Start::Chain) };
         for (at, sum) in rows.iter().enumerate() {
-            assert_eq!(*sum, panels[(at % n / NR * m + at / n) * NR + at % n % NR], "{m} {k} {n}: panels at {at}");
+            assert_eq!(std::mem::replace(&mut panels[place(at)], 7.5), *sum, "{m} {k} {n}: panels at {at}");
         }
+        assert!(panels.iter().all(|x| *x == 7.5), "{m} {k} {n}: written beside the sums");
         if case.pairs > SIDE {
             let (mut whole, mut cut) = (vec![0f32; m * n], vec![0f32; m * n]);
             case.run(product, &mut whole, 0..m, 0..case.pairs, Start::Zero);
